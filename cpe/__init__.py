@@ -1,0 +1,1 @@
+"""CPE, Concept Pinpoint Eraser: concepts taken out of text-to-image models by gates on the text."""

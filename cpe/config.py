@@ -1,0 +1,122 @@
+"""Every setting of training and generation, as frozen models that check themselves; free of torch."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """A frozen settings model: unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GateConfig(Settings):
+    """Shape of one residual attention gate (CPE, section 3.2).
+
+    Attributes:
+        gate_rank: width R of the gate's queries and keys (the paper's s1).
+        adapter_rank: rank S of each projection's residual (the paper's s2).
+        alpha: scale of the residual; it is divided by the adapter rank.
+        tied_qk: whether keys use the queries' matrix, as the released weights do.
+    """
+
+    gate_rank: int = Field(16, ge=1, le=1024)
+    adapter_rank: int = Field(1, ge=1, le=128)
+    alpha: float = Field(1.0, gt=0)
+    tied_qk: bool = True
+
+
+class TrainingConfig(Settings):
+    """How one gate is trained (CPE, algorithm 1 and appendix).
+
+    Attributes:
+        stages: erasing stages; between two of them the adversary searches new copies.
+        first_steps: steps of the first stage, over two cosine cycles.
+        later_steps: steps of each later stage, over one cycle.
+        first_rate: learning rate of the first stage.
+        later_rate: learning rate of the later stages.
+        adversary_steps: steps of each search for adversarial copies.
+        adversary_rate: learning rate of that search.
+        copies: adversarial copies kept from a search.
+        targets_per_step: prompts of the target a step erases.
+        anchors_per_step: anchors a step holds still, besides the empty prompt.
+        anchor_noise: noise on anchors, as a share of each token's norm.
+        anchor_neighbors: names nearest to the target that serve as anchors, besides the general words.
+        strength: η, how far past the surrogate the target is moved.
+        anchor_weight: λ, weight of the anchoring loss.
+        warmup_steps: linear warm-up of every stage.
+    """
+
+    gate: GateConfig = GateConfig()
+    stages: int = Field(5, ge=1)
+    first_steps: int = Field(1800, ge=1)
+    later_steps: int = Field(450, ge=1)
+    first_rate: float = Field(3e-4, gt=0)
+    later_rate: float = Field(3e-5, gt=0)
+    adversary_steps: int = Field(450, ge=1)
+    adversary_rate: float = Field(0.01, gt=0)
+    copies: int = Field(16, ge=0)
+    targets_per_step: int = Field(1, ge=1)
+    anchors_per_step: int = Field(32, ge=1)
+    anchor_noise: float = Field(0.001, ge=0)
+    anchor_neighbors: int = Field(50, ge=0)
+    strength: float = Field(0.3, ge=0)
+    anchor_weight: float = Field(1e5, ge=0)
+    warmup_steps: int = Field(5, ge=0)
+
+
+PRESETS: dict[str, TrainingConfig] = {
+    "celebrity": TrainingConfig(),
+    "artist": TrainingConfig(stages=10, strength=0.5, anchor_weight=1e4, anchors_per_step=16),
+    "explicit": TrainingConfig(
+        gate=GateConfig(gate_rank=64, adapter_rank=4),
+        stages=20,
+        first_steps=2400,
+        later_steps=1200,
+        strength=3.0,
+        anchor_weight=1e4,
+        copies=32,
+    ),
+}
+
+
+def training_config(preset: str, changes: dict[str, Any] | None = None) -> TrainingConfig:
+    """Returns a preset with some of its settings changed.
+
+    Raises:
+        ValueError: no such preset, or a setting that does not exist or is out of range.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"no training preset {preset!r}; there are {', '.join(PRESETS)}")
+    settings = PRESETS[preset].model_dump()
+    for name, value in (changes or {}).items():
+        settings[name] = {**settings["gate"], **value} if name == "gate" else value
+    return TrainingConfig.model_validate(settings)
+
+
+class Profile(Settings):
+    """How pictures are made; its name goes into every result.
+
+    Attributes:
+        steps: denoising steps.
+        guidance_scale: classifier-free guidance; 1 switches it off.
+        height: pixels.
+        width: pixels.
+        negative_prompt: what to keep away from.
+        batch: pictures made at once.
+    """
+
+    name: str
+    steps: int = Field(50, ge=1)
+    guidance_scale: float = Field(7.5, ge=0)
+    height: int = Field(512, ge=8)
+    width: int = Field(512, ge=8)
+    negative_prompt: str = ""
+    batch: int = Field(8, ge=1)
+
+
+PROFILES: dict[str, Profile] = {
+    "embedded": Profile(name="embedded", steps=20, guidance_scale=1.0, height=64, width=64, batch=50),
+    "cpe": Profile(name="cpe"),
+}

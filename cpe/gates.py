@@ -1,0 +1,114 @@
+"""Residual attention gates: several concepts' parameters side by side, and their residuals.
+
+CPE, section 3.2. For a text embedding X and one concept the gate attends over the tokens,
+A = softmax(Q Kᵀ), e = A X, opens by g = σ(e v), and the residual of projection l is
+Δ_l = α/S · (g ⊙ e) D_l U_l. Because (g ⊙ A X) D_l = g ⊙ (A (X D_l)), one product of X with
+[Wq | v | D_1 … D_L] serves every projection, and the gate is computed once.
+"""
+
+# Axes: N concepts, B prompts, T tokens, D text width, O projection width, S adapter rank, R gate rank, L projections.
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from cpe.config import GateConfig
+
+
+@dataclass
+class Gates:
+    """Parameters of N gates of one shape.
+
+    Attributes:
+        config: their common shape.
+        widths: output width O_l of each projection.
+        query: (N, D, R).
+        key: (N, D, R); kept but unused while queries and keys are tied.
+        score: (N, D, 1).
+        down: (N, D, L·S), projection by projection.
+        up: (N, S, ΣO), projection by projection.
+    """
+
+    config: GateConfig
+    widths: tuple[int, ...]
+    query: Tensor
+    key: Tensor
+    score: Tensor
+    down: Tensor
+    up: Tensor
+
+    @classmethod
+    def fresh(
+        cls, config: GateConfig, text_width: int, widths: Sequence[int], generators: Sequence[torch.Generator]
+    ) -> "Gates":
+        """Returns new gates, one a generator, that change nothing: every up matrix is 0.
+
+        Args:
+            config: their shape.
+            text_width: D.
+            widths: output width of each projection.
+            generators: one source of randomness a concept.
+        """
+        rank, adapter = config.gate_rank, config.adapter_rank
+
+        def uniform(columns: int, bound: float) -> Tensor:
+            rows = [torch.rand(text_width, columns, generator=g) * (2 * bound) - bound for g in generators]
+            return torch.stack(rows)
+
+        narrow = (text_width * rank) ** -0.5 / text_width**2
+        count = len(generators)
+        return cls(
+            config=config,
+            widths=tuple(widths),
+            query=uniform(rank, narrow),
+            key=uniform(rank, narrow),
+            score=torch.zeros(count, text_width, 1),
+            down=uniform(len(widths) * adapter, (text_width * adapter) ** -0.5),
+            up=torch.zeros(count, adapter, sum(widths)),
+        )
+
+    def __len__(self) -> int:
+        return self.query.shape[0]
+
+    @property
+    def text_width(self) -> int:
+        """Width D of the text embeddings."""
+        return self.query.shape[1]
+
+    def trained(self) -> dict[str, Tensor]:
+        """Returns the tensors that training moves, by name."""
+        names = ["query", "score", "down", "up"] + ([] if self.config.tied_qk else ["key"])
+        return {name: getattr(self, name) for name in names}
+
+    def map(self, change) -> "Gates":
+        """Returns gates with a function applied to every tensor."""
+        tensors = {f.name: change(getattr(self, f.name)) for f in fields(self) if f.name not in ("config", "widths")}
+        return Gates(self.config, self.widths, **tensors)
+
+    def __getitem__(self, index: slice | Tensor) -> "Gates":
+        """Returns some of the gates, the concept axis kept."""
+        return self.map(lambda tensor: tensor[index])
+
+
+def gate_codes(gates: Gates, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns each gate's openness and its residuals before the up matrices.
+
+    Args:
+        gates: N gates.
+        text: embeddings (N, B, T, D), or (1, B, T, D) for the same text in front of every gate.
+
+    Returns:
+        Openness g, (N, B, T, 1), and codes α/S · g ⊙ A X D_l for all projections, (N, B, T, L·S).
+    """
+    config = gates.config
+    rank = config.gate_rank
+    parts = [gates.query, gates.score, gates.down] + ([] if config.tied_qk else [gates.key])
+    mixed = text @ torch.cat(parts, dim=2).unsqueeze(1)  # (N, B, T, R + 1 + L·S [+ R])
+    query = mixed[..., :rank]
+    key = query if config.tied_qk else mixed[..., -rank:]
+    values = mixed[..., rank:] if config.tied_qk else mixed[..., rank:-rank]
+    attended = (query @ key.transpose(-1, -2)).softmax(dim=-1) @ values  # (N, B, T, 1 + L·S)
+    openness = attended[..., :1].sigmoid()
+    return openness, config.alpha / config.adapter_rank * openness * attended[..., 1:]

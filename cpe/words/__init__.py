@@ -1,0 +1,1 @@
+"""Word vectors: the shipped table, and the neighbours it gives."""
