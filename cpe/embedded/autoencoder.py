@@ -84,16 +84,21 @@ def train_decoder(folder: Path, *, steps: int, batch: int, seed: int) -> float:
 
 @torch.no_grad()
 def standardise(model: AutoencoderKL, pictures: Tensor) -> None:
-    """Folds each latent channel's mean and scale over the pictures into the convolutions around it."""
-    latents = model.encode(pictures).latent_dist.mean  # (B, Z, 8, 8)
-    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))  # (Z,)
+    """Folds each latent channel's mean and scale over the pictures into the convolutions around it.
+
+    A channel that the KL term has emptied (its noise is wider than its signal) is set to 0 for good, so
+    that the U-Net need not learn what nobody reads.
+    """
+    posterior = model.encode(pictures).latent_dist
+    mean, std = posterior.mean.mean(dim=(0, 2, 3)), posterior.mean.std(dim=(0, 2, 3))  # (Z,)
+    used = (posterior.std.mean(dim=(0, 2, 3)) < std).float()
     channels = mean.numel()
     into, out = model.quant_conv, model.post_quant_conv
-    into.weight[:channels] /= std[:, None, None, None]
-    into.bias[:channels] = (into.bias[:channels] - mean) / std
+    into.weight[:channels] *= (used / std)[:, None, None, None]
+    into.bias[:channels] = used * (into.bias[:channels] - mean) / std
     into.bias[channels:] -= 2 * std.log()
     out.bias += (out.weight[:, :, 0, 0] * mean).sum(dim=1)
-    out.weight *= std[None, :, None, None]
+    out.weight *= (used * std)[None, :, None, None]
 
 
 def _batch(pictures: Tensor, count: int, generator: torch.Generator, moved_share: float = 0.5) -> Tensor:

@@ -1,0 +1,132 @@
+"""Parity with the released implementation, on its own gate files and training trajectory.
+
+The data is not part of the project: point CPE_PARITY at the folder, or keep it at ../shared/parity.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from cpe.config import GateConfig
+from cpe.eraser import Eraser
+from cpe.gatefile import metadata_of, module_path, read_gates, to_tensors
+from cpe.gates import Gates
+from cpe.objective import squared_error
+from cpe.projections import BaseProjections
+
+FOLDER = Path(os.environ.get("CPE_PARITY", Path(__file__).parents[2] / "shared" / "parity"))
+pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason=f"no parity data at {FOLDER.name}")
+
+
+@pytest.mark.parametrize("case", ["celebrity_1", "celebrity_5", "artist_1", "explicit_1"])
+def test_residuals_equal_the_released_ones(case):
+    path = FOLDER / f"{case}.safetensors"
+    with safe_open(str(path), "pt") as opened:
+        names = json.loads(opened.metadata()["gates"])
+    expected = load_file(path)
+    text = expected.pop("text")
+    residuals = Eraser.load([FOLDER / "gates" / name for name in names]).residuals(text)
+    for key, value in expected.items():
+        error = (residuals[module_path(key)] - value).norm() / value.norm()
+        assert error < 1e-5, f"{key}: relative error {error}"
+
+
+@pytest.mark.parametrize("name", ["adam_driver", "nudity"])
+def test_released_file_survives_import_and_export(name, tmp_path):
+    source = FOLDER / "gates" / f"{name}.safetensors"
+    loaded = read_gates(source)
+    save_file(to_tensors(loaded.gates, loaded.sites), tmp_path / "again", metadata_of(loaded.gates, loaded.concepts))
+    before, after = load_file(source), load_file(tmp_path / "again")
+    assert before.keys() == after.keys()
+    for key, tensor in before.items():
+        assert torch.equal(tensor, after[key]), key
+
+
+class Trajectory:
+    """The released training code's own run on a small U-Net."""
+
+    def __init__(self) -> None:
+        path = FOLDER / "training_small.safetensors"
+        with safe_open(str(path), "pt") as opened:
+            self.constants = {k: float(v) for k, v in opened.metadata().items() if v[0].isdigit()}
+        self.tensors = load_file(path)
+        self.unet = nn.Module()
+        for name, value in self.tensors.items():
+            if name.startswith("unet."):
+                self._place(name.removeprefix("unet.").removesuffix(".weight"), value)
+        self.base = BaseProjections.of(self.unet, tokens=self.tensors["target"].shape[1])
+        eta, text = 1 + self.constants["eta"], self.tensors
+        self.target, self.offset = text["target"], eta * (text["surrogate"] - text["target"])
+
+    def _place(self, path, value):
+        *parents, last = path.split(".")
+        module = self.unet
+        for name in parents:
+            if name not in module._modules:
+                module.add_module(name, nn.Module())
+            module = module.get_submodule(name)
+        linear = nn.Linear(value.shape[1], value.shape[0], bias=False)
+        linear.weight.data = value
+        module.add_module(last, linear)
+
+    def gates(self, prefix: str) -> Gates:
+        part = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+        attention = "attention_gate.encoder_layer.slf_attn."
+        keys = ["lora_unet_" + name.replace(".", "_") for name in self.base.names]
+        config = GateConfig(gate_rank=int(self.constants["gate_rank"]))
+        return Gates(
+            config,
+            self.base.widths,
+            part[f"{attention}attention_module1.w_qs.weight"],
+            part[f"{attention}attention_module1.w_ks.weight"],
+            part[f"{attention}gate.scaler.weight"],
+            torch.cat([part[f"{key}.lora_down.weight"] for key in keys], dim=2),
+            torch.cat([part[f"{key}.lora_up.weight"] for key in keys], dim=2),
+        ).map(torch.clone)
+
+
+@pytest.mark.parametrize("case", ["erase_plain", "erase_adversarial"])
+def test_erasing_stage_follows_the_released_trajectory(case):
+    run = Trajectory()
+    gates = run.gates("start.")
+    optimizer = torch.optim.Adam([t.requires_grad_() for t in gates.trained().values()], lr=run.constants["erase_rate"])
+    copies = run.tensors["adversarial"] if case == "erase_adversarial" else run.target[:0]
+    losses = []
+    for anchors in run.tensors["anchors"]:
+        quiet = torch.cat([anchors, run.tensors["empty"]])
+        text = torch.cat([run.target, run.target + copies, quiet])
+        offset = torch.cat([run.offset, run.offset - copies, torch.zeros_like(quiet)])
+        errors = squared_error(gates, run.base, text[None], offset[None])[0]
+        count = len(copies)
+        loss = errors[0] + run.constants["lambda"] * errors[1 + count :].mean()
+        if count:
+            loss = loss + run.constants["adversarial_weight"] * errors[1 : 1 + count].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    torch.testing.assert_close(torch.tensor(losses), run.tensors[f"{case}.losses"].float(), rtol=1e-6, atol=1e-6)
+    end = run.gates(f"{case}.end.")
+    for name, tensor in gates.trained().items():
+        torch.testing.assert_close(tensor.detach(), getattr(end, name), rtol=1e-4, atol=1e-4)
+
+
+def test_adversary_stage_follows_the_released_trajectory():
+    run = Trajectory()
+    gates, copies = run.gates("start."), run.tensors["adversarial"].clone().requires_grad_()
+    optimizer = torch.optim.Adam([copies], lr=run.constants["adversary_rate"])
+    losses = []
+    for _ in range(int(run.constants["steps"])):
+        loss = squared_error(gates, run.base, (run.target + copies)[None], -copies[None]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    torch.testing.assert_close(torch.tensor(losses), run.tensors["adversary.losses"].float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(copies.detach(), run.tensors["adversary.end"], rtol=1e-4, atol=1e-4)
