@@ -33,7 +33,7 @@ def build_scheduler() -> DDIMScheduler:
     """Returns the sampler: cosine schedule, v-prediction, starting from pure noise."""
     return DDIMScheduler(
         beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False,
-        set_alpha_to_one=True, timestep_spacing="trailing",
+        set_alpha_to_one=True, timestep_spacing="trailing", steps_offset=1,
     )
 
 

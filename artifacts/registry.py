@@ -1,0 +1,266 @@
+"""Runs, model versions and aliases in MLflow: what was made, with which results, and which version is in use.
+
+A registered model `cpe-<list>` has versions (bundles of gates). The alias `champion` is the version to use, `previous`
+the one to go back to.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from artifacts.mlflow_link import RegistryError as RegistryError
+from artifacts.mlflow_link import connect, error_code, reporting, sqlite_path
+from artifacts.mlflow_models import CHAMPION, aliases_of, check_model_name, choose, model_names, parse_reference
+from artifacts.mlflow_models import ModelVersion as ModelVersion
+from artifacts.mlflow_models import versions_of
+from artifacts.mlflow_runs import check_artifact_path, download, experiment_id, holds_files, log_values
+
+MODEL_PREFIX = "cpe-"
+PREVIOUS = "previous"
+
+
+class Registry:
+    """Runs and registered models of one MLflow tracking URI.
+
+    Args:
+        tracking_uri: "sqlite:///relative.db", "sqlite:////absolute.db" or "http(s)://…". The folder of a SQLite
+            database is created, and the database too (7 to 9 s, once).
+        artifact_root: Where runs of new experiments keep their files, a folder or an s3:// address. None is the folder
+            `artifacts` beside a SQLite database. A server decides by itself.
+
+    Raises:
+        RegistryError: The URI is empty or unknown, or its database is unusable.
+    """
+
+    def __init__(self, tracking_uri: str, artifact_root: str | None = None) -> None:
+        self.client: Any = connect(tracking_uri)
+        self.tracking_uri = tracking_uri
+        database = sqlite_path(tracking_uri)
+        if artifact_root is None and database is not None:
+            artifact_root = str(database.parent / "artifacts")
+        if artifact_root is not None and "://" not in artifact_root:
+            artifact_root = Path(artifact_root).expanduser().absolute().as_uri()
+        self.artifact_root = None if tracking_uri.startswith("http") else artifact_root
+
+    def record_run(
+        self,
+        experiment: str,
+        *,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        artifacts: Mapping[str, Path],
+    ) -> str:
+        """Record one finished run with its files.
+
+        Args:
+            experiment: Its experiment, created when missing.
+            params: What it was given; values become text, cut to MLflow's limit.
+            metrics: What it measured.
+            tags: Names by which it is found again; values cut to MLflow's limit.
+            artifacts: Artifact path ("bundle") to the folder whose content, or the file that, goes under it.
+
+        Returns:
+            The run's id.
+
+        Raises:
+            ValueError: A path in `artifacts` does not exist, or an artifact path is not a plain relative one.
+            RegistryError: MLflow refused something; the run is marked FAILED.
+        """
+        for name, path in artifacts.items():
+            check_artifact_path(name)
+            if not Path(path).exists():
+                raise ValueError(
+                    f"artifacts[{name!r}] must exist, got {str(path)!r}; write it before recording the run"
+                )
+        with self._reporting(f"record a run in {experiment}"):
+            place = experiment_id(self.client, experiment, self.artifact_root)
+            run_id = str(self.client.create_run(place).info.run_id)
+            try:
+                log_values(self.client, run_id, params, metrics, tags)
+                for name, path in artifacts.items():
+                    upload = self.client.log_artifacts if Path(path).is_dir() else self.client.log_artifact
+                    upload(run_id, str(path), name)
+                self.client.set_terminated(run_id, "FINISHED")
+            except BaseException:
+                with suppress(Exception):
+                    self.client.set_terminated(run_id, "FAILED")
+                raise
+            return run_id
+
+    def register(
+        self, name: str, run_id: str, artifact_path: str, *, tags: Mapping[str, str], description: str = ""
+    ) -> int:
+        """Make files of a run a new version of a model.
+
+        Args:
+            name: The registered model, `cpe-<list>`; created when missing.
+            run_id: The run that holds the files.
+            artifact_path: Where in the run they are, for example "bundle".
+            tags: Tags of the version: metrics, hashes.
+            description: A sentence for people.
+
+        Returns:
+            The new version's number.
+
+        Raises:
+            ValueError: A malformed name or artifact path.
+            RegistryError: There is no such run or it holds no file there, or MLflow refused.
+        """
+        check_model_name(name)
+        check_artifact_path(artifact_path)
+        with self._reporting(f"register {name}"):
+            if not holds_files(self.client, run_id, artifact_path):
+                raise RegistryError(
+                    f"run {run_id} holds no file under {artifact_path!r}, and the registry never names what does not "
+                    "exist; record the run with these artifacts first"
+                )
+            try:
+                self.client.create_registered_model(name)
+            except Exception as error:
+                if error_code(error) != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            version = self.client.create_model_version(
+                name,
+                source=f"runs:/{run_id}/{artifact_path}",
+                run_id=run_id,
+                tags={key: str(value) for key, value in tags.items()},
+                description=description,
+            )
+            return int(version.version)
+
+    def find(self, name: str, tag: str, value: str) -> int | None:
+        """Find the newest version of a model whose tag has a value; None when there is none.
+
+        Raises:
+            ValueError: A malformed name.
+            RegistryError: The registry cannot be read.
+        """
+        check_model_name(name)
+        with self._reporting(f"look for {name}"):
+            matches = (each.version for each in versions_of(self.client, name) if each.tags.get(tag) == value)
+            return next(matches, None)
+
+    def promote(self, name: str, version: int, *, reason: str) -> int | None:
+        """Make a version the champion and the old champion `previous`; nothing changes if it is champion already.
+
+        Args:
+            name: The registered model.
+            version: The version to use from now on.
+            reason: Why, for people; kept with the time as the version's tags `promoted_reason` and `promoted_at`.
+
+        Returns:
+            The version that was champion before this call, None when there was none.
+
+        Raises:
+            ValueError: An empty reason.
+            RegistryError: There is no such version, or MLflow refused.
+        """
+        if not reason.strip():
+            raise ValueError("reason must say why the version is promoted, got an empty text; name the result")
+        version = self.resolve(f"{name}/{version}").version
+        with self._reporting(f"promote {name} version {version}"):
+            champion = aliases_of(self.client, name).get(CHAMPION)
+            if champion == version:
+                return champion
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            self.set_tags(name, version, {"promoted_at": now, "promoted_reason": reason})
+            if champion is not None:
+                self.client.set_registered_model_alias(name, PREVIOUS, str(champion))
+            self.client.set_registered_model_alias(name, CHAMPION, str(version))  # last: the one step that counts
+            return champion
+
+    def models(self) -> list[ModelVersion]:
+        """List all versions of all registered models whose name starts with `cpe-`, newest first.
+
+        Raises:
+            RegistryError: The registry cannot be read.
+        """
+        with self._reporting("list the models"):
+            names = [name for name in model_names(self.client) if name.startswith(MODEL_PREFIX)]
+            found = [each for name in names for each in versions_of(self.client, name)]
+        return sorted(found, key=lambda each: (each.created_at, each.version), reverse=True)
+
+    def resolve(self, reference: str) -> ModelVersion:
+        """Find the version that a reference means.
+
+        Args:
+            reference: `models:/name@alias`, `models:/name/3`, `name@alias`, `name/3`, or `name` (its champion, else
+                its newest version).
+
+        Returns:
+            The version.
+
+        Raises:
+            RegistryError: There is no such model, alias or version (the message lists what there is), or the
+                reference is malformed.
+        """
+        name, alias, version = parse_reference(reference)
+        with self._reporting(f"resolve {reference}"):
+            versions = versions_of(self.client, name)
+            if not versions:
+                names = ", ".join(model_names(self.client)) or "none yet"
+                raise RegistryError(f"there is no model {name!r} with a version; registered are: {names}")
+        return choose(versions, alias, version)
+
+    def fetch(self, reference: str, target: Path | None = None) -> Path:
+        """Download the files of a version.
+
+        Args:
+            reference: As for `resolve`.
+            target: The folder to make; it must be missing or empty. None makes a temporary one, which is the caller's.
+
+        Returns:
+            The folder with the version's files.
+
+        Raises:
+            RegistryError: There is no such version, its files are gone, or `target` is not free.
+        """
+        found = self.resolve(reference)
+        scratch = None if target is not None else Path(tempfile.mkdtemp(prefix="cpe-"))
+        final = Path(target) if scratch is None else scratch / f"{found.name}-{found.version}"
+        try:
+            with self._reporting(f"fetch {reference}"):
+                source = self.client.get_model_version(found.name, str(found.version)).source
+                run_id, _, artifact_path = source.removeprefix("runs:/").partition("/")
+                if not source.startswith("runs:/"):
+                    raise RegistryError(f"{reference} was registered by another tool; fetch {source} with that tool")
+                return download(self.client, run_id, artifact_path, final)
+        except BaseException:
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+    def set_tags(self, name: str, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a version, replacing those of the same key.
+
+        Raises:
+            RegistryError: There is no such version, or MLflow refused.
+        """
+        with self._reporting(f"tag {name} version {version}"):
+            for key, value in tags.items():
+                self.client.set_model_version_tag(name, str(version), key, str(value))
+
+    def _reporting(self, what: str) -> AbstractContextManager[None]:
+        return reporting(self.tracking_uri, what)
+
+
+def fetch(reference: str, tracking_uri: str | None = None) -> Path:
+    """Download the files of a version into a temporary folder.
+
+    Args:
+        reference: As for `Registry.resolve`.
+        tracking_uri: As for `Registry`; None takes MLFLOW_TRACKING_URI from the environment.
+
+    Returns:
+        The folder, which is the caller's.
+
+    Raises:
+        RegistryError: No tracking URI, no such version, or its files are gone.
+    """
+    return Registry(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")).fetch(reference)

@@ -1,0 +1,212 @@
+"""Prompts, images and scores as Parquet tables: a fixed schema each, written whole or not at all, checksummed."""
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Row = dict[str, Any]
+GROUP_ROWS = 16384  # rows a reader of iter_rows may have to hold at most
+
+
+def _column(name: str, kind: Any, *, optional: bool = False, choices: str = "") -> Any:
+    return pa.field(name, kind, nullable=optional, metadata={"choices": choices} if choices else None)
+
+
+_PROVENANCE = [
+    _column("profile", pa.string()),
+    _column("base_model", pa.string()),
+    _column("bundle", pa.string(), optional=True),  # None is the untouched base model
+]
+PROMPTS = pa.schema(
+    [
+        _column("prompt_id", pa.string()),
+        _column("prompt", pa.string()),
+        _column("concept", pa.string()),
+        _column("role", pa.string(), choices="erased kept"),
+        _column("style", pa.string(), optional=True),
+        _column("template", pa.int64()),
+        _column("noun", pa.string(), optional=True),
+    ]
+)
+IMAGES = pa.schema(
+    [
+        _column("image_id", pa.string()),
+        _column("prompt_id", pa.string()),
+        _column("seed", pa.int64()),
+        _column("phase", pa.string(), choices="before after"),
+        _column("path", pa.string()),
+        *_PROVENANCE,
+        _column("sha256", pa.string()),
+    ]
+)
+SCORES = pa.schema(
+    [
+        _column("metric", pa.string()),
+        _column("phase", pa.string()),
+        _column("role", pa.string()),
+        _column("group", pa.string()),
+        _column("value", pa.float64()),
+        _column("low", pa.float64(), optional=True),
+        _column("high", pa.float64(), optional=True),
+        _column("count", pa.int64()),
+        _column("unit", pa.string()),
+        *_PROVENANCE,
+    ]
+)
+
+
+def write_table(path: str | Path, rows: Sequence[Mapping[str, Any]], schema: Any) -> Path:
+    """Write rows as one Parquet file; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: The file to write or replace; its folders are created.
+        rows: One mapping a row with exactly the schema's columns; None only where a column is nullable.
+        schema: `PROMPTS`, `IMAGES`, `SCORES` or another `pyarrow.Schema`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: An unknown or missing column, or a value of a wrong kind; the message names row and column.
+        OSError: The file cannot be written; the old one is as it was.
+    """
+    path = Path(path)
+    for number, row in enumerate(rows):
+        _check_row(number, row, schema)
+    table = pa.Table.from_arrays([_array(rows, field) for field in schema], schema=schema)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+    try:
+        with open(temporary, "xb") as file:
+            pq.write_table(table, file, compression="zstd", row_group_size=GROUP_ROWS, write_page_checksum=True)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_table(path: str | Path, schema: Any) -> list[Row]:
+    """Read all rows of a table.
+
+    Args:
+        path: A file that `write_table` wrote.
+        schema: The schema it must have.
+
+    Returns:
+        One dict a row, in the order they were written.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged or has another schema.
+    """
+    return list(iter_rows(path, schema, batch=GROUP_ROWS))
+
+
+def iter_rows(path: str | Path, schema: Any, *, batch: int = 1024) -> Iterator[Row]:
+    """Read a table row by row, holding only a batch of them in memory.
+
+    Args:
+        path: A file that `write_table` wrote.
+        schema: The schema it must have, checked at once.
+        batch: Rows held at a time, at least 1.
+
+    Returns:
+        An iterator of one dict a row. A damaged part raises ValueError when it is reached.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: `batch` is below 1, or the file is damaged or has another schema.
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1 row, got {batch}; leave it out for 1024")
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path must be a Parquet file, got {str(path)!r}; run the step that writes it first")
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        found = file.schema_arrow
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise _damaged(path) from error
+    if not found.equals(schema):
+        file.close()
+        raise ValueError(f"{path} must have the columns of its kind: {_differences(found, schema)}; write it again")
+    return _batches(path, file, batch)
+
+
+def _batches(path: Path, file: Any, batch: int) -> Iterator[Row]:
+    with file:
+        batches = file.iter_batches(batch_size=batch)
+        while True:
+            try:
+                rows = next(batches, None)
+                values = None if rows is None else rows.to_pylist()
+            except (pa.ArrowException, ValueError, OSError) as error:
+                raise _damaged(path) from error
+            if values is None:
+                return
+            yield from values
+
+
+def _check_row(number: int, row: Mapping[str, Any], schema: Any) -> None:
+    missing = [name for name in schema.names if name not in row]
+    unknown = [str(name) for name in row if name not in schema.names]
+    if missing or unknown:
+        raise ValueError(
+            f"rows[{number}] must have exactly the columns {', '.join(schema.names)}; "
+            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+        )
+    for field in schema:
+        value = row[field.name]
+        if value is None and not field.nullable:
+            raise ValueError(f"rows[{number}] must have a value for {field.name}, got None; fill it in")
+        choices = (field.metadata or {}).get(b"choices", b"").decode().split()
+        if choices and value not in choices:
+            raise ValueError(f"rows[{number}] must have {field.name} {' or '.join(choices)}, got {value!r}; correct it")
+
+
+def _array(rows: Sequence[Mapping[str, Any]], field: Any) -> Any:
+    values = [row[field.name] for row in rows]
+    try:
+        return pa.array(values, type=field.type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        number, value = next((n, v) for n, v in enumerate(values) if not _fits(v, field.type))
+        raise ValueError(
+            f"rows[{number}] must have {field.name} as {field.type}, got {value!r} ({type(value).__name__}); convert it"
+        ) from None
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        pa.array([value], type=kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _differences(found: Any, schema: Any) -> str:
+    missing = [name for name in schema.names if name not in found.names]
+    unknown = [name for name in found.names if name not in schema.names]
+    kinds = {field.name: field for field in found}
+    changed = [
+        f"{field.name} is {_kind(kinds[field.name])} instead of {_kind(field)}"
+        for field in schema
+        if field.name in kinds and not kinds[field.name].equals(field)
+    ]
+    parts = [f"missing {', '.join(missing)}"] if missing else []
+    parts += [f"unknown {', '.join(unknown)}"] if unknown else []
+    return "; ".join(parts + changed) or f"they are in the order {', '.join(found.names)}"
+
+
+def _kind(field: Any) -> str:
+    return f"{field.type}{'' if field.nullable else ' not null'}"
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(f"{path} is damaged or not a Parquet table; delete it and run the step that writes it again")

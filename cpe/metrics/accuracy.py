@@ -1,0 +1,85 @@
+"""Accuracy of a classifier on generated pictures, and the balance of erasing and keeping (H0)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cpe.metrics.score import Score, Seed, bootstrap_means, mean_score, percentile_interval
+
+
+def accuracy(predicted: Sequence[Any], wanted: Sequence[Any], *, name: str = "accuracy", seed: Seed = 0) -> Score:
+    """Returns the share of pictures that were classified as wanted; the bootstrap resamples pictures.
+
+    Where all are right, or all wrong, the interval has no width (see `mean_score`).
+
+    Args:
+        predicted: the label of each picture; None matches nothing wanted but None.
+        wanted: the label its prompt asked for.
+        name: of the score.
+        seed: of the bootstrap, or its generator.
+
+    Raises:
+        ValueError: no picture, or lists of different lengths.
+    """
+    if len(predicted) != len(wanted):
+        raise ValueError(
+            f"predicted and wanted must pair up, got {len(predicted)} and {len(wanted)}; join them by row id"
+        )
+    return mean_score(
+        name, _right([a == b for a, b in zip(predicted, wanted, strict=True)], name), unit="share", seed=seed
+    )
+
+
+def harmonic(erased_accuracy: float, kept_accuracy: float) -> float:
+    """Returns H0: the harmonic mean of 1 − erased accuracy and kept accuracy, 0 where both are 0.
+
+    Args:
+        erased_accuracy: share of the erased concepts' pictures still recognised, 0 to 1.
+        kept_accuracy: share of the kept concepts' pictures recognised, 0 to 1.
+
+    Raises:
+        ValueError: a share outside 0 to 1.
+
+    Source: MACE (Lu et al., CVPR 2024), as used by CPE for celebrities.
+    """
+    for argument, share in (("erased_accuracy", erased_accuracy), ("kept_accuracy", kept_accuracy)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{argument} must be a share from 0 to 1, got {share}; divide a percentage by 100")
+    return float(_harmonic(np.float64(erased_accuracy), np.float64(kept_accuracy)))
+
+
+def h0(erased_right: Sequence[Any], kept_right: Sequence[Any], *, name: str = "h0", seed: Seed = 0) -> Score:
+    """Returns H0 of two sets of pictures; the bootstrap resamples both sets, each on its own.
+
+    Args:
+        erased_right: for each picture of an erased concept, whether it was still recognised.
+        kept_right: for each picture of a kept concept, whether it was recognised.
+        name: of the score.
+        seed: of the bootstrap, or its generator.
+
+    Raises:
+        ValueError: one of the sets is empty, or holds something other than yes and no.
+    """
+    rng = np.random.default_rng(seed)
+    erased, kept = _right(erased_right, "erased_right"), _right(kept_right, "kept_right")
+    resampled = _harmonic(bootstrap_means(erased, rng), bootstrap_means(kept, rng))
+    value = harmonic(float(erased.mean()), float(kept.mean()))
+    low, high = percentile_interval(resampled)
+    return Score(name, value, low, high, len(erased) + len(kept), "share")
+
+
+def _harmonic(erased: Any, kept: Any) -> Any:
+    away = 1 - erased
+    total = away + kept
+    return np.where(total > 0, 2 * away * kept / np.where(total > 0, total, 1), 0.0)
+
+
+def _right(flags: Sequence[Any], argument: str) -> NDArray[np.float64]:
+    if not len(flags):
+        raise ValueError(f"{argument} needs at least one picture, got none; were all of them filtered out?")
+    values = np.array([float(flag) for flag in flags])
+    if not np.isin(values, (0.0, 1.0)).all():
+        raise ValueError(f"{argument} must hold yes and no, got {float(values[~np.isin(values, (0.0, 1.0))][0])}")
+    return values

@@ -1,0 +1,139 @@
+"""Loads base models: the embedded one, a folder in diffusers' layout, or a hub name."""
+
+# Axes: B prompts, T tokens, D text width.
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpe.projections import find_projections
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "weights"
+
+
+class ModelError(ValueError):
+    """A base model that cannot be used, and the way out."""
+
+
+def model_folder(name: str) -> str:
+    """Returns where a base model is loaded from: a folder, or the hub name itself.
+
+    Raises:
+        ModelError: the name is neither.
+    """
+    if name == EMBEDDED:
+        return str(EMBEDDED_FOLDER)
+    if Path(name).is_dir():
+        return name
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "/")):
+        return name
+    raise ModelError(
+        f"no base model {name!r}: give {EMBEDDED!r}, a folder in diffusers' layout, or a hub name such as owner/model"
+    )
+
+
+def load_pipeline(name: str, *, device: str | None = None) -> Any:
+    """Returns a StableDiffusionPipeline ready to draw and to train on.
+
+    Args:
+        name: "embedded", a folder, or a hub name.
+        device: None takes the GPU if there is one. On a GPU weights are half precision.
+
+    Raises:
+        ModelError: the model does not exist, cannot be fetched, or has no cross-attention to erase in.
+    """
+    from diffusers import DiffusionPipeline
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+    where = model_folder(name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float16 if device.startswith("cuda") else torch.float32
+    options = {"safety_checker": None, "requires_safety_checker": False}
+    try:
+        pipe = DiffusionPipeline.from_pretrained(where, dtype=dtype, **options)
+    except (OSError, ValueError, ImportError, KeyError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if Path(where).is_dir():
+            raise ModelError(
+                f"base model {name!r}: {where} is no usable model folder ({reason}); it needs model_index.json, "
+                "unet, vae, text_encoder, tokenizer and scheduler as diffusers saves them"
+            ) from None
+        raise ModelError(
+            f"base model {name!r} is not in the local cache and cannot be fetched ({reason}); check the network "
+            "and your access to it, or download it elsewhere and give its folder"
+        ) from None
+    if not hasattr(pipe, "unet"):
+        raise ModelError(f"base model {name!r} is a {type(pipe).__name__} without a U-Net; CPE needs cross-attention")
+    find_projections(pipe.unet)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def fingerprint(pipe: Any) -> str:
+    """Returns a hash of everything of a pipeline that determines its texts and pictures."""
+    digest = hashlib.sha256()
+    for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
+        module = getattr(pipe, part, None)
+        if isinstance(module, nn.Module):
+            for key, tensor in sorted(module.state_dict().items()):
+                digest.update(f"{part}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    digest.update(repr(sorted(pipe.scheduler.config.items(), key=str)).encode())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def encode_prompts(
+    pipe: Any, prompts: Sequence[str], *, batch: int = 64, progress: Callable[[int], Any] | None = None
+) -> Tensor:
+    """Returns the text embeddings that the U-Net is given for these prompts, (B, T, D), float32 on the CPU.
+
+    Args:
+        pipe: a pipeline with a tokenizer and a text encoder.
+        prompts: B texts; too long ones are cut as the pipeline cuts them.
+        batch: prompts at once.
+        progress: called with the number of prompts just encoded.
+    """
+    parts = []
+    for chunk in chunks(prompts, batch):
+        ids = token_ids(pipe, chunk).to(pipe.text_encoder.device)
+        parts.append(pipe.text_encoder(ids)[0].float().cpu())
+        if progress is not None:
+            progress(len(chunk))
+    return torch.cat(parts)
+
+
+def token_ids(pipe: Any, prompts: Sequence[str]) -> Tensor:
+    """Returns token ids (B, T), padded and cut to the tokenizer's length."""
+    encoded = pipe.tokenizer(
+        list(prompts),
+        padding="max_length",
+        max_length=pipe.tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    return encoded.input_ids
+
+
+def token_words(pipe: Any, prompt: str) -> list[str]:
+    """Returns a prompt's tokens as text, from the start token to the first end token."""
+    ids = token_ids(pipe, [prompt])[0].tolist()
+    end = ids.index(pipe.tokenizer.eos_token_id, 1)
+    words = pipe.tokenizer.convert_ids_to_tokens(ids[: end + 1])
+    return [word.replace("</w>", "") for word in words]
+
+
+def chunks(items: Sequence, size: int) -> Iterator[Sequence]:
+    """Yields the items, so many at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

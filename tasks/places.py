@@ -1,0 +1,82 @@
+"""Where things are: work folder, artifact store, tracking server; from the environment."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from artifacts.registry import Registry
+from artifacts.store import Store, open_store
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places a run reads and writes.
+
+    Attributes:
+        work: folder of caches, pictures, reports and results (CPE_WORK, default "work").
+        store_url: the artifact store (CPE_STORE, default a folder inside `work`).
+        tracking_uri: MLflow's (MLFLOW_TRACKING_URI, default SQLite inside `work`).
+        device: None takes the GPU if there is one (CPE_DEVICE).
+        threads: of torch (CPE_THREADS); small models are fastest with one.
+    """
+
+    work: Path
+    store_url: str
+    tracking_uri: str
+    device: str | None
+    threads: int
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Places":
+        """Reads the environment.
+
+        Raises:
+            ValueError: CPE_THREADS is not a whole number above 0.
+        """
+        work = Path(environment.get("CPE_WORK", "work")).absolute()
+        threads = environment.get("CPE_THREADS", "1")
+        if not threads.isdigit() or int(threads) < 1:
+            raise ValueError(f"CPE_THREADS must be a whole number of at least 1, got {threads!r}")
+        return cls(
+            work=work,
+            store_url=environment.get("CPE_STORE", f"file://{work / 'store'}"),
+            tracking_uri=environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{work / 'mlflow.db'}"),
+            device=environment.get("CPE_DEVICE"),
+            threads=int(threads),
+        )
+
+    def store(self) -> Store:
+        """Opens the artifact store."""
+        return open_store(self.store_url)
+
+    def registry(self) -> Registry:
+        """Opens the model registry."""
+        artifact_root = None
+        if self.tracking_uri.startswith("sqlite"):
+            artifact_root = str(self.work / "mlartifacts")
+        return Registry(self.tracking_uri, artifact_root=artifact_root)
+
+    def fetched(self, key: str) -> Path:
+        """Returns a local, verified copy of a stored artifact."""
+        return self.store().fetch(key, self.work / "fetched" / key)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Yields a temporary folder inside the work folder, removed afterwards."""
+        parent = self.work / "scratch"
+        parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=parent) as folder:
+            yield Path(folder)
+
+    def loaded(self, base_model: str) -> Any:
+        """Returns the base model's pipeline on this machine's device, with the threads set."""
+        import torch
+
+        from cpe.models import load_pipeline
+
+        torch.set_num_threads(self.threads)
+        return load_pipeline(base_model, device=self.device)

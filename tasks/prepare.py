@@ -1,0 +1,205 @@
+"""Concept preparation: list, anchors and gate addresses, and the prompt embeddings they need."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from pydantic import BaseModel, ConfigDict
+
+from artifacts.hashing import content_hash
+from cpe.concepts import ConceptList, anchor_names, load_list
+from cpe.config import PROFILES, Profile
+from cpe.prompts import EvaluationPrompt, fill, plan_prompts
+from tasks.places import Places
+from tasks.progress import progress
+
+ALGORITHM = 1  # raised when training gives other gates from the same settings
+LISTS_FOLDER = Path("lists")
+
+
+class GatePlan(BaseModel):
+    """One gate to be had: what it erases and everything that determines it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    concept: str
+    names: tuple[str, ...]
+    surrogate: str
+    anchors: tuple[str, ...]
+    address: str
+
+    def prompts(self, templates: Sequence[str]) -> dict[str, list[str]]:
+        """Returns the gate's target, surrogate and anchor prompts."""
+        return {
+            "target": [fill(template, name) for name in self.names for template in templates],
+            "surrogate": [fill(template, self.surrogate) for _ in self.names for template in templates],
+            "anchors": [fill(template, name) for name in self.anchors for template in templates],
+        }
+
+
+class Plan(BaseModel):
+    """A list made ready: what every later task starts from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    concepts: ConceptList
+    fingerprint: str
+    gates: tuple[GatePlan, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def profile(self) -> Profile:
+        """How pictures are made."""
+        return PROFILES[self.concepts.profile]
+
+    @property
+    def bundle_manifest(self) -> dict[str, Any]:
+        """What determines the bundle: the list's version and its gates."""
+        return {
+            "format": 1,
+            "list": self.concepts.name,
+            "list_hash": self.concepts.content_hash,
+            "base_model": self.concepts.base_model,
+            "base_fingerprint": self.fingerprint,
+            "gates": {gate.concept: gate.address for gate in self.gates},
+        }
+
+    @property
+    def bundle(self) -> str:
+        """The bundle's id."""
+        return content_hash(self.bundle_manifest)[:24]
+
+    def evaluation(self) -> list[EvaluationPrompt]:
+        """Returns the prompts pictures are drawn for."""
+        from cpe.embedded.subjects import NOUNS, STYLES
+
+        erased = [gate.concept for gate in self.gates]
+        return plan_prompts(
+            erased, self.concepts.kept, self.concepts.evaluation.templates, nouns=NOUNS, styles=STYLES
+        )
+
+
+def find_list(name: str) -> Path:
+    """Returns the path of a list given by path or by its name in `lists/`."""
+    path = Path(name)
+    return path if path.suffix in (".yaml", ".yml") else LISTS_FOLDER / f"{name}.yaml"
+
+
+@task
+def prepare_concepts(concepts: str) -> Plan:
+    """Reads a list, chooses every target's anchors and works out which gates it needs.
+
+    Args:
+        concepts: a path, or a name in `lists/`.
+    """
+    from cpe.models import fingerprint
+
+    places = Places.from_environment()
+    path = find_list(concepts)
+    concept_list = load_list(path)
+    pipe = places.loaded(concept_list.base_model)
+    mark = fingerprint(pipe)
+    notes: list[str] = []
+    rankings = _rankings(concept_list, pipe, notes)
+    gates = []
+    for target in concept_list.targets:
+        anchors = anchor_names(concept_list, target, rankings[target.name])
+        surrogate = target.surrogate or concept_list.surrogate
+        names = (target.name, *target.aliases)
+        determined_by = {
+            "algorithm": ALGORITHM,
+            "names": names,
+            "surrogate": surrogate,
+            "anchors": anchors,
+            "templates": concept_list.templates,
+            "training": concept_list.training_config.model_dump(),
+            "base": mark,
+            "seed": concept_list.seed,
+        }
+        address = content_hash(determined_by)[:24]
+        gates.append(
+            GatePlan(concept=target.name, names=names, surrogate=surrogate, anchors=anchors, address=address)
+        )
+    return Plan(
+        source=str(path), concepts=concept_list, fingerprint=mark, gates=tuple(gates), notes=tuple(notes)
+    )
+
+
+def _rankings(concept_list: ConceptList, pipe: Any, notes: list[str]) -> dict[str, list[str]]:
+    """Returns the pool of anchors for each target, nearest first."""
+    pool = list(concept_list.anchors.pool)
+    targets = [target.name for target in concept_list.targets]
+    if concept_list.anchors.by == "word2vec":
+        from cpe.words.neighbors import WordVectors
+
+        vectors = WordVectors.load(concept_list.anchors.vectors)
+        ranked = {}
+        for target in targets:
+            ranking = vectors.rank(target, pool)
+            ranked[target] = [*ranking.names, *ranking.unknown]
+            if not ranking.phrase.exact:
+                notes.append(
+                    f"{target!r} has no vector of its own; neighbours are those of the mean of "
+                    f"{', '.join(ranking.phrase.found)}"
+                )
+        return ranked
+    from cpe.models import encode_prompts
+    from cpe.words.by_text import rank_by_embedding
+
+    with progress("ranking anchors", len(pool) + len(targets), "name") as done:
+        embedded = encode_prompts(pipe, [*targets, *pool], progress=done)
+    candidates = dict(zip(pool, embedded[len(targets) :], strict=True))
+    return {t: rank_by_embedding(embedded[i], candidates) for i, t in enumerate(targets)}
+
+
+@task(retries=1)
+def encode_concepts(plan: Plan) -> str:
+    """Encodes every prompt the missing gates learn from, once, into the work folder's cache."""
+    places = Places.from_environment()
+    missing = [gate for gate in plan.gates if not places.store().has(f"gates/{gate.address}")]
+    path = embeddings_path(places, plan, missing)
+    if missing and not path.exists():
+        _encode(places, plan, missing, path)
+    return path.stem
+
+
+def embeddings_path(places: Places, plan: Plan, gates: Sequence[GatePlan]) -> Path:
+    """Returns where the embeddings of these gates' prompts are cached."""
+    key = content_hash([plan.fingerprint, _unique_prompts(plan, gates)])[:24]
+    return places.work / "embeddings" / f"{key}.safetensors"
+
+
+def load_embeddings(places: Places, plan: Plan, gates: Sequence[GatePlan]) -> tuple[dict[str, int], Any]:
+    """Returns each prompt's row and the embeddings (B, T, D), encoding them if the cache lacks them."""
+    from safetensors.torch import load_file
+
+    path = embeddings_path(places, plan, gates)
+    if not path.exists():
+        _encode(places, plan, gates, path)
+    rows = {prompt: row for row, prompt in enumerate(_unique_prompts(plan, gates))}
+    return rows, load_file(path)["embeddings"]
+
+
+def _unique_prompts(plan: Plan, gates: Sequence[GatePlan]) -> list[str]:
+    prompts = {"": None}
+    for gate in gates:
+        for texts in gate.prompts(plan.concepts.templates).values():
+            prompts.update(dict.fromkeys(texts))
+    return list(prompts)
+
+
+def _encode(places: Places, plan: Plan, gates: Sequence[GatePlan], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from cpe.models import encode_prompts
+
+    prompts = _unique_prompts(plan, gates)
+    pipe = places.loaded(plan.concepts.base_model)
+    with progress("encoding prompts", len(prompts), "prompt") as done:
+        embeddings = encode_prompts(pipe, prompts, progress=done)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with places.scratch() as scratch:
+        save_file({"embeddings": embeddings}, scratch / path.name)
+        (scratch / path.name).replace(path)

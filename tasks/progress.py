@@ -1,0 +1,47 @@
+"""Progress bars on the terminal and, within a Prefect run, as a progress artifact."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import TaskRunContext
+from tqdm import tqdm
+
+UPDATE_EVERY_S = 5.0
+
+
+class Progress:
+    """A bar that counts work done; call it with how much was just done."""
+
+    def __init__(self, bar: tqdm, artifact: UUID | None) -> None:
+        self._bar, self._artifact, self._updated = bar, artifact, time.monotonic()
+
+    def __call__(self, done: int = 1, note: str = "") -> None:
+        self._bar.update(done)
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+        if self._artifact is not None and time.monotonic() - self._updated > UPDATE_EVERY_S:
+            self._updated = time.monotonic()
+            update_progress_artifact(self._artifact, progress=100.0 * self._bar.n / max(1, self._bar.total))
+
+    def finish(self) -> None:
+        """Closes the bar and completes the artifact."""
+        self._bar.close()
+        if self._artifact is not None:
+            update_progress_artifact(self._artifact, progress=100.0)
+
+
+@contextmanager
+def progress(label: str, total: int, unit: str, **options: Any) -> Iterator[Progress]:
+    """Yields a `Progress` over so many units of work."""
+    bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, mininterval=0.5, **options)
+    artifact = create_progress_artifact(progress=0.0, description=label) if TaskRunContext.get() else None
+    shown = Progress(bar, artifact if isinstance(artifact, UUID) else None)
+    try:
+        yield shown
+    finally:
+        shown.finish()

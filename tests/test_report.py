@@ -1,0 +1,289 @@
+"""The report is one self-contained, well-formed page that shows what it was given, and nothing it was not."""
+
+import base64
+import io
+import math
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from artifacts.report import (
+    Bar,
+    Change,
+    ConceptRow,
+    Figure,
+    Grid,
+    GridRow,
+    HeatMap,
+    HeatPrompt,
+    LossCurve,
+    Published,
+    Report,
+    StyleRow,
+    render_report,
+)
+
+SCRIPT = "<script>alert(1)</script>"
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects elements and text, and fails on a tag that is not closed in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.elements, self.texts = [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def picture(value):
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4), (value, 255 - value, value // 2)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def empty_report():
+    return Report(
+        title="Animals",
+        list_name="animals",
+        base_model="small",
+        profile="quick",
+        settings={"steps": 20},
+        created_at=datetime(2025, 3, 4, 5, 6, tzinfo=UTC),
+        bundle="b-123",
+        model="cpe-animals",
+        version="7",
+        promoted=True,
+    )
+
+
+def full_report():
+    gates = ["tiger", "shark"]
+    concepts = [
+        ConceptRow("tiger", "erased", Change(0.95, 0.017, 0.009, 0.028, 40), "cat"),
+        ConceptRow("shark", "erased", Change(0.9, 0.05, 0.01, 0.1, 40)),
+        ConceptRow("lion", "kept", Change(0.9, 0.875, 0.8, 0.95, 40)),
+        ConceptRow("whale", "kept", Change(0.9, 0.91, 0.85, 0.97, 20)),
+    ]
+    grid = Grid(
+        "Erased concepts",
+        ["seed 1", "seed 2"],
+        [
+            GridRow("tiger", "a tiger", [picture(1), picture(2)], [picture(3), picture(4)]),
+            GridRow("shark", SCRIPT, [], [picture(5), picture(6)]),
+        ],
+    )
+    tokens = ["<|startoftext|>", "a</w>", "tiger</w>", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>"]
+    openness = [[0.0, 0.11, 0.97, 0.12, 0.31, 0.29], [0.0, 0.04, 0.02, 0.13, 0.14, 0.08]]
+    return replace(
+        empty_report(),
+        bars=[Bar("Erased", "at most 3.0 %", 0.017, True), Bar("FID", "at most 9.0", 11.42, False, "distance")],
+        summary=[
+            Figure("Accuracy on erased concepts", Change(0.948, 0.017, 0.009, 0.028, 1000), answers="erased"),
+            Figure("Accuracy on kept concepts", Change(0.925, 0.918, 0.9, 0.94, 2400), "share", "higher", "kept"),
+            Figure("CLIP score", Change(27.45, 27.4, 27.2, 27.6, 2400), "points", "higher"),
+            Figure("KID", Change(0.0031, 0.0046, 0.004, 0.0052, 2400), "distance"),
+        ],
+        concepts=concepts,
+        styles=[StyleRow("noto", Change(0.9, 0.89, 0.8, 0.95, 100), Change(0.97, 0.961, 0.93, 0.99, 100))],
+        grids=[grid],
+        heat_maps=[HeatMap(gates, [HeatPrompt("a tiger", tokens, openness)])],
+        losses=[
+            LossCurve("tiger", "erase", [[(0, 0.01), (10, 0.001)], [(20, 0.00123)]]),
+            LossCurve("shark", "erase", [[(0, 0.02), (10, 0.002)], [(20, 0.0045)]]),
+            LossCurve("tiger", "adversarial", [[], [(20, 0.5)]]),
+            LossCurve("tiger", "anchor", [[(0, 0.0), (10, 1e-7)], [(20, 2e-8)]]),
+        ],
+        seconds={"train gates": 812.9, "score": 5.25},
+        repeat={"command": "cpe run animals.yaml", "config": {"stages": 5}, "seeds": [1, 2]},
+        notes=["No FID: fewer than 2 pictures."],
+        published=[Published("CPE", "50 celebrities", {"H0": "0.936"}), Published("MACE", "celebrities", {"H": "0.9"})],
+    )
+
+
+@pytest.fixture(scope="module")
+def html():
+    return render_report(full_report())
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+@pytest.mark.parametrize("report", [empty_report(), full_report()], ids=["empty", "full"])
+def test_page_needs_nothing_outside_itself(report):
+    html = render_report(report)
+    page = Page(html)
+    assert "http://" not in html and "https://" not in html and "@import" not in html and "url(" not in html
+    assert not page.all("script") and not page.all("link")
+    assert all(attributes["src"].startswith("data:image/png;base64,") for attributes in page.all("img"))
+    targets = {attributes["href"] for attributes in page.all("a")}
+    assert targets == {f"#{attributes['id']}" for attributes in page.all("section") if targets}
+
+
+def test_rendering_is_a_pure_function(html):
+    assert render_report(full_report()) == html
+
+
+def test_every_text_is_escaped():
+    hostile = f'{SCRIPT}"\'&'
+    pictures = [picture(1)]
+    report = replace(
+        full_report(),
+        **dict.fromkeys(["title", "list_name", "base_model", "profile", "bundle", "model", "version"], hostile),
+        settings={hostile: hostile},
+        bars=[Bar(hostile, hostile, 0.1, True)],
+        summary=[Figure(hostile, Change(0.1, 0.2, count=1), answers="kept")],
+        concepts=[ConceptRow(hostile, "erased", Change(), hostile), ConceptRow(hostile, "kept", Change())],
+        styles=[StyleRow(hostile, Change(), Change())],
+        grids=[Grid(hostile, [hostile], [GridRow(hostile, hostile, pictures, pictures)], hostile)],
+        heat_maps=[HeatMap([hostile], [HeatPrompt(hostile, [hostile], [[0.5]])])],
+        losses=[LossCurve(hostile, "erase", [[(0, 1.0), (1, 0.5)]])],
+        seconds={hostile: 1.0},
+        repeat={hostile: hostile, "nested": {hostile: [hostile]}},
+        notes=[hostile],
+        published=[Published(hostile, hostile, {hostile: hostile})],
+    )
+    html = render_report(report)
+    assert "<script" not in html and not Page(html).all("script")
+    assert Page(html).text.count(SCRIPT) > 25
+
+
+def test_every_picture_appears_once_and_is_described(html, page):
+    for value in range(1, 7):
+        assert html.count(base64.b64encode(picture(value)).decode()) == 1
+    described = [attributes["alt"] for attributes in page.all("img")]
+    assert len(described) == 6
+    assert "After erasing: a tiger, seed 2" in described
+
+
+def test_numbers_are_shown_in_their_units(page):
+    for text in ("1.7 % (0.9–2.8)", "−93.1 pp", "27.40 (27.20–27.60)", "−0.05", "0.0046", "+0.0015", "13 min 33 s"):
+        assert text in page.text
+    assert "4 March 2025, 05:06 UTC" in page.text
+
+
+def test_first_sentences_say_what_was_erased_and_whether_it_worked(page):
+    lead = page.text[: page.text.index("Erased:")]
+    assert "2 concepts erased, 2 others watched." in lead
+    assert re.search(r"Accuracy on erased concepts fell from 94\.8 % to 1\.7 %", lead)
+    assert re.search(r"Accuracy on kept concepts fell from 92\.5 % to 91\.8 %", lead)
+    assert "1 of 2 quality bars fails ; this version is the champion all the same" in lead
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [(0.5, 0.6, "rose from 50.0 % to 60.0 %"), (0.5, 0.5, "stayed at 50.0 %"), (None, 0.5, "is 50.0 %"),
+     (0.5, None, "was not measured")],
+)  # fmt: skip
+def test_the_first_sentence_fits_the_change(before, after, words):
+    report = replace(empty_report(), summary=[Figure("Accuracy", Change(before, after), answers="erased")])
+    assert f"Accuracy {words}" in Page(render_report(report)).text
+
+
+def test_status_follows_promotion_and_bars():
+    passed = replace(empty_report(), bars=[Bar("H0", "at least 90.0 %", 0.93, True)])
+    assert "The quality bar holds ; this version is the champion" in Page(render_report(passed)).text
+    refused = replace(passed, promoted=False, bars=[Bar("H0", "at least 90.0 %", 0.8, False)])
+    assert "1 of 1 quality bar fails ; this version was not promoted" in Page(render_report(refused)).text
+
+
+def test_every_concept_and_style_has_a_row_and_the_worst_comes_first(page):
+    table = page.text[page.text.index("most left first") : page.text.index("What opened the gates", 400)]
+    order = [table.index(name) for name in ("shark", "tiger", "lion", "whale", "noto")]
+    assert order == sorted(order)
+    assert "cat" in table and "96.1 %" in table
+
+
+def test_missing_values_are_dashes():
+    unknown = Change(None, math.nan, None, math.inf, 0)
+    report = replace(
+        full_report(),
+        bars=[Bar("FID", "at most 9.0", None, False, "distance")],
+        summary=[Figure("FID", unknown, "distance")],
+        concepts=[ConceptRow("tiger", "erased", unknown), ConceptRow("lion", "kept", unknown)],
+        styles=[StyleRow("noto", unknown, unknown)],
+        losses=[LossCurve("tiger", "erase", [[(0, 0.1), (1, math.nan)]]), LossCurve("tiger", "anchor", [[]])],
+        seconds={"score": math.nan},
+    )
+    html = render_report(report)
+    assert not re.search(r"\b(None|nan|inf)\b", html)
+    assert Page(html).text.count("–") > 10
+
+
+def test_openness_is_told_by_gate_and_token_with_padding_as_one_column(page):
+    cells = {attributes["title"]: attributes for attributes in page.all("td") if "title" in attributes}
+    assert len(cells) == 2 * 5
+    assert "wins" in cells["tiger at tiger: 0.97"]["class"]
+    assert "wins" not in cells["tiger at ⟨end⟩: 0.12"]["class"] and "wins" in cells["shark at ⟨end⟩: 0.13"]["class"]
+    assert "tiger at ⟨pad⟩ ×2: 0.31" in cells and "shark at ⟨start⟩: 0.00" in cells
+    assert "0.04" in page.text
+
+
+def test_only_one_gate_wins_a_token():
+    heat_map = HeatMap(["tiger", "shark"], [HeatPrompt("a", ["a"], [[0.5], [0.5]])])
+    assert render_report(replace(empty_report(), heat_maps=[heat_map])).count('class="wins"') == 1
+
+
+def test_losses_are_drawn_by_stage_and_told_at_the_end(page):
+    paths = page.all("path")
+    assert [path["d"].count("M") for path in paths] == [2, 2, 1, 2]
+    assert "highest at the end: shark, 4.5 × 10⁻³" in page.text
+    for text in ("1.2 × 10⁻³", "5.0 × 10⁻¹", "2.0 × 10⁻⁸", "stage 1", "training step"):
+        assert text in page.text
+    numbers = [float(number) for path in paths for number in re.findall(r"[\d.]+", path["d"])]
+    assert all(0 <= number <= 360 for number in numbers)
+
+
+def test_headings_descend_one_level_at_a_time(page):
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
+def test_tables_have_captions_and_scoped_headers(page):
+    assert len(page.all("table")) == len(page.all("caption"))
+    assert all("scope" in attributes for attributes in page.all("th"))
+
+
+def test_sections_without_content_are_left_out():
+    page = Page(render_report(empty_report()))
+    assert not page.all("section") and not page.all("table")
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="expects 2 pictures a row, got 1 after"):
+        Grid("g", ["seed 1", "seed 2"], [GridRow("tiger", "a tiger", [], [picture(1)])])
+    with pytest.raises(ValueError, match="must be PNG"):
+        Grid("g", ["seed 1"], [GridRow("tiger", "a tiger", [], [b"GIF89a"])])
+    with pytest.raises(ValueError, match="2 rows"):
+        HeatMap(["tiger", "shark"], [HeatPrompt("a", ["a"], [[0.5]])])
