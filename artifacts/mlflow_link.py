@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
+from artifacts.disk import ADVICE
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -28,6 +30,7 @@ SETTINGS = {
 }
 WAYS_OUT = {
     "RESOURCE_DOES_NOT_EXIST": "check the name and the run, they may have been deleted",
+    "INVALID_PARAMETER_VALUE": "correct the value",
     "PERMISSION_DENIED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
     "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
 }
@@ -110,7 +113,7 @@ def _way_out(error: Exception) -> str:
         return WAYS_OUT[error_code(error)]
     if isinstance(error, BotoCoreError | ClientError | Boto3Error):
         return "check the S3 address and credentials (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
-    return UNREACHABLE
+    return ADVICE.get(getattr(error, "errno", None) or 0, UNREACHABLE)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """What the registry needs from MLflow runs: an experiment, values logged within the limits, files that are there."""
 
+import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,22 +65,24 @@ def holds_files(client: Any, run_id: str, artifact_path: str) -> bool:
     return any(not entry.is_dir or holds_files(client, run_id, entry.path) for entry in entries)
 
 
-def download(client: Any, run_id: str, artifact_path: str, target: Path) -> Path:
-    """Download a run's files into a new folder, all or nothing.
+def download(client: Any, source: str, target: Path) -> Path:
+    """Download the files of a model version into a new folder, all or nothing.
 
     Args:
         client: An `MlflowClient`.
-        run_id: The run.
-        artifact_path: Where in the run the files are.
+        source: The version's source, "runs:/<run id>/<artifact path>".
         target: The folder to make; missing or empty.
 
     Returns:
         `target`.
 
     Raises:
-        RegistryError: The files are gone, or `target` holds something.
+        RegistryError: The source is of another kind, its files are gone, or `target` holds something.
     """
-    gone = RegistryError(f"the files of run {run_id} under {artifact_path!r} are gone; register the model again")
+    run_id, _, artifact_path = source.removeprefix("runs:/").partition("/")
+    if not source.startswith("runs:/") or not artifact_path:
+        raise RegistryError(f"source {source} was registered by another tool; fetch it with that tool")
+    gone = RegistryError(f"the files of run {run_id} under {artifact_path!r} are gone; record and register them again")
     busy = RegistryError(f"target must be a missing or empty folder, got {target}; empty it or name another one")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise busy
@@ -91,6 +95,16 @@ def download(client: Any, run_id: str, artifact_path: str, target: Path) -> Path
         if not rename_new(folder, target):
             raise busy
     return target
+
+
+def download_temporary(client: Any, source: str) -> Path:
+    """Download the files of a model version into a temporary folder, which is the caller's."""
+    scratch = Path(tempfile.mkdtemp(prefix="cpe-"))
+    try:
+        return download(client, source, scratch)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
 
 
 def check_artifact_path(path: str) -> str:

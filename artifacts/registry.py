@@ -5,8 +5,6 @@ the one to go back to.
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
@@ -15,10 +13,24 @@ from typing import Any
 
 from artifacts.mlflow_link import RegistryError as RegistryError
 from artifacts.mlflow_link import connect, error_code, reporting, sqlite_path
-from artifacts.mlflow_models import CHAMPION, aliases_of, check_model_name, choose, model_names, parse_reference
+from artifacts.mlflow_models import (
+    CHAMPION,
+    aliases_of,
+    check_model_name,
+    choose,
+    model_names,
+    parse_reference,
+    versions_of,
+)
 from artifacts.mlflow_models import ModelVersion as ModelVersion
-from artifacts.mlflow_models import versions_of
-from artifacts.mlflow_runs import check_artifact_path, download, experiment_id, holds_files, log_values
+from artifacts.mlflow_runs import (
+    check_artifact_path,
+    download,
+    download_temporary,
+    experiment_id,
+    holds_files,
+    log_values,
+)
 
 MODEL_PREFIX = "cpe-"
 PREVIOUS = "previous"
@@ -222,19 +234,11 @@ class Registry:
             RegistryError: There is no such version, its files are gone, or `target` is not free.
         """
         found = self.resolve(reference)
-        scratch = None if target is not None else Path(tempfile.mkdtemp(prefix="cpe-"))
-        final = Path(target) if scratch is None else scratch / f"{found.name}-{found.version}"
-        try:
-            with self._reporting(f"fetch {reference}"):
-                source = self.client.get_model_version(found.name, str(found.version)).source
-                run_id, _, artifact_path = source.removeprefix("runs:/").partition("/")
-                if not source.startswith("runs:/"):
-                    raise RegistryError(f"{reference} was registered by another tool; fetch {source} with that tool")
-                return download(self.client, run_id, artifact_path, final)
-        except BaseException:
-            if scratch is not None:
-                shutil.rmtree(scratch, ignore_errors=True)
-            raise
+        with self._reporting(f"fetch {reference}"):
+            source = self.client.get_model_version(found.name, str(found.version)).source
+            if target is None:
+                return download_temporary(self.client, source)
+            return download(self.client, source, Path(target))
 
     def set_tags(self, name: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version, replacing those of the same key.

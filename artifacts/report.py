@@ -225,7 +225,7 @@ def render_report(report: Report) -> str:
         headlines=[_headline(figure) for figure in answers],
         erased=_worst_first([row for row in report.concepts if row.role == "erased"]),
         kept=_worst_first([row for row in report.concepts if row.role == "kept"]),
-        heat_maps=[[_heat_table(heat_map.gate_names, row) for row in heat_map.prompts] for heat_map in report.heat_maps],
+        heat_maps=[[_heat_table(each.gate_names, row) for row in each.prompts] for each in report.heat_maps],
         charts=_loss_charts(report.losses),
         losses=_end_losses(report.losses),
         loss_parts=LOSS_PARTS,
@@ -321,7 +321,14 @@ def _source(picture: bytes) -> str:
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    """A setting as a reader writes it: text as it is, a flat list in one line, anything else as JSON."""
+    if value is None:
+        return MISSING
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple) and not any(isinstance(item, list | tuple | dict) for item in value):
+        return ", ".join(str(item) for item in value)
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def _position(share: float | None, width: float) -> str:

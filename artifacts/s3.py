@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -213,7 +214,7 @@ class S3Store(Store):
                 "credentials are missing or refused; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE) "
                 "to those of a user who may list, get, put and delete objects in this bucket"
             )
-        elif isinstance(error, HTTPClientError):
+        elif isinstance(error, ConnectionError | HTTPClientError):
             advice = "the server cannot be reached; check that it runs and that AWS_ENDPOINT_URL is right"
         else:
             advice = f"{code or type(error).__name__}; check the url, the settings and the server's log"

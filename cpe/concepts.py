@@ -156,11 +156,20 @@ class Evaluation(Settings):
 
 
 class Bars(Settings):
-    """What a bundle must reach before it is promoted; None asks nothing."""
+    """What a bundle must reach before it is promoted; None asks nothing.
+
+    Attributes:
+        erased_accuracy_at_most: share of the erased concepts' pictures still recognised.
+        kept_ratio_at_least: accuracy on kept concepts, as a share of the untouched model's.
+        h0_at_least: harmonic mean of 1 - erased accuracy and kept accuracy.
+        other_ratio_at_least: accuracy on kept concepts' other property (style of nouns, noun of styles), as a
+            share of the untouched model's.
+    """
 
     erased_accuracy_at_most: Share | None = None
     kept_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
     h0_at_least: Share | None = None
+    other_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
 
 
 class ConceptList(Settings):
@@ -316,8 +325,9 @@ def parse_list(text: str, *, source: str = "list") -> ConceptList:
     try:
         concept_list = ConceptList.model_validate(data)
     except ValidationError as error:
-        # The model's own check of its parts (loc ()) names no lines: it is repeated below, on what was read.
-        problems += [_explain(dict(detail), lines) for detail in error.errors() if detail["loc"]]
+        # The model's own check of its parts (at the root) names no lines: it is repeated below, on what was read.
+        details = [dict(detail) for detail in error.errors() if detail["loc"] or detail["type"] != "value_error"]
+        problems += [_explain(detail, lines) for detail in details]
     problems += _disagreements(data, lambda loc: f"of line {line_of(loc)}")
     if problems or concept_list is None:
         problems.sort(key=lambda problem: line_of(problem.loc))
@@ -362,22 +372,30 @@ def _name_problems(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Iter
         surrogates.append(((*loc, "surrogate"), entry.get("surrogate")))
     kept: list[tuple[Loc, Any]] = [(("kept", index), name) for index, name in enumerate(_items(data.get("kept")))]
 
-    def clashes(names: Sequence[tuple[Loc, Any]], seen: dict[str, tuple[Loc, str]], fault: str) -> Iterator[_Problem]:
-        same, add = "(names are compared without case, accents, dots and hyphens)", fault == "repeats"
-        for loc, name in names:
-            if not isinstance(name, str) or not (key := normalise(name)):
-                continue
-            if key in seen:
-                other, first = seen[key]
-                yield _Problem(loc, f"{_show(name)} {fault} {_show(first)} {where(other)} {same}; remove one")
-            elif add:
-                seen[key] = (loc, name)
-
     seen: dict[str, tuple[Loc, str]] = {}
-    yield from clashes(erased, seen, "repeats")
-    yield from clashes(kept, {}, "repeats")
-    yield from clashes(kept, seen, "is kept and also erased, as")
-    yield from clashes(surrogates, seen, "is a surrogate and itself erased, as")
+    yield from _clashes(erased, seen, where, "repeats", add=True)
+    yield from _clashes(kept, {}, where, "repeats", add=True)
+    yield from _clashes(kept, seen, where, "is kept and also erased, as")
+    yield from _clashes(surrogates, seen, where, "is what targets turn into and itself erased, as")
+
+
+def _clashes(
+    names: Sequence[tuple[Loc, Any]],
+    seen: dict[str, tuple[Loc, str]],
+    where: Callable[[Loc], str],
+    fault: str,
+    *,
+    add: bool = False,
+) -> Iterator[_Problem]:
+    same = "(names are compared without case, accents, dots and hyphens)"
+    for loc, name in names:
+        if not isinstance(name, str) or not (key := normalise(name)):
+            continue
+        if key in seen:
+            other, first = seen[key]
+            yield _Problem(loc, f"{_show(name)} {fault} {_show(first)} {where(other)} {same}; remove one")
+        elif add:
+            seen[key] = (loc, name)
 
 
 def _training_problems(preset: Any, changes: Any) -> Iterator[_Problem]:
@@ -519,6 +537,8 @@ def _read_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Loc, int], 
             line, key = key_node.start_mark.line + 1, key_node.value
             if not isinstance(key_node, yaml.ScalarNode):
                 problems.append(_Problem(loc, f"has a key on line {line} that is not a word; write a plain word"))
+            elif not key.isprintable():
+                problems.append(_Problem(loc, f"has the key {_show(key)} on line {line}; write a plain word"))
             elif key in content:
                 first = lines[(*loc, key)]
                 problems.append(
@@ -541,8 +561,9 @@ def _read_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Loc, int], 
         what = ", ".join(part for part in (error.context, error.problem) if part)
         line = mark.line + 1 if mark else 1
         raise ConceptListError([f"{source}, line {line}: {what}; the file must be plain YAML"]) from None
-    except ValueError as error:  # an escape that is no character, "\UFFFFFFFF"
-        raise ConceptListError([f"{source}: is not YAML ({error}); correct the escape"]) from None
+    except (ValueError, OverflowError) as error:  # an escape that is no character, "\UFFFFFFFF"
+        line = loader.line + 1
+        raise ConceptListError([f"{source}, line {line}: is not YAML ({error}); correct the escape"]) from None
     if not isinstance(root, yaml.MappingNode):
         found = "nothing" if root is None else "something else"
         raise ConceptListError([f"{source}, line 1: must be a mapping of keys (name, targets, …), found {found}"])

@@ -68,9 +68,10 @@ def measure(plan: Plan, bundle: str, before: str, after: str) -> str:
         for phase, pictures in zip(PHASES, (before, after), strict=True):
             seen[phase] = _look(places, plan, places.fetched(f"pictures/{pictures}"), rows)
             done(len(rows))
-    scores = _scores(plan, rows, seen)
+    openness = _openness(places, plan, bundle)
+    scores = [*_scores(plan, rows, seen), *_openness_scores(openness)]
     detail = {
-        "openness": _openness(places, plan, bundle),
+        "openness": openness,
         "recognised": {
             phase: {"noun": seen[phase].noun.tolist(), "style": seen[phase].style.tolist()} for phase in PHASES
         },
@@ -169,7 +170,8 @@ def _scores(plan: Plan, rows: list[dict[str, Any]], seen: dict[str, PhaseFeature
             clip = clip_score(found.images[mine], found.texts[mine], found.logit_scale)
             add("clip_score", phase, part, "all", clip)
         right = recognised == concept
-        add("h0", phase, "all", "all", h0(right[role == "erased"], right[role == "kept"]))
+        if (role == "kept").any():
+            add("h0", phase, "all", "all", h0(right[role == "erased"], right[role == "kept"]))
     for part in ("erased", "kept"):
         mine = role == part
         if mine.sum() >= 2:
@@ -207,3 +209,26 @@ def _openness(places: Places, plan: Plan, bundle: str) -> list[dict[str, Any]]:
             }
         )
     return shown
+
+
+def _openness_scores(openness: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns how open gates are on concept tokens: an erased concept's own gate, a kept one's widest gate."""
+    from cpe.metrics.score import mean_score
+
+    seen: dict[str, list[float]] = {"erased": [], "kept": []}
+    for row in openness:
+        for token, counts in enumerate(row["of_concept"]):
+            gates = dict(zip(row["gates"], (gate[token] for gate in row["openness"]), strict=True))
+            if counts:
+                seen[row["role"]].append(gates[row["concept"]] if row["role"] == "erased" else max(gates.values()))
+    return [
+        {
+            "metric": "gate_openness",
+            "phase": "after",
+            "role": role,
+            "group": "all",
+            "score": asdict(mean_score("gate openness", np.array(values), unit="share")),
+        }
+        for role, values in seen.items()
+        if values
+    ]

@@ -105,7 +105,7 @@ def prepare_concepts(concepts: str) -> Plan:
     rankings = _rankings(concept_list, pipe, notes)
     gates = []
     for target in concept_list.targets:
-        anchors = anchor_names(concept_list, target, rankings[target.name])
+        anchors = anchor_names(concept_list, target.name, rankings[target.name])
         surrogate = target.surrogate or concept_list.surrogate
         names = (target.name, *target.aliases)
         determined_by = {

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import math
 import re
 from dataclasses import replace
@@ -50,7 +51,8 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
-        assert self.open and self.open.pop() == tag
+        assert self.open
+        assert self.open.pop() == tag
 
     def handle_data(self, data):
         if "style" not in self.open:
@@ -143,11 +145,15 @@ def page(html):
 def test_page_needs_nothing_outside_itself(report):
     html = render_report(report)
     page = Page(html)
-    assert "http://" not in html and "https://" not in html and "@import" not in html and "url(" not in html
-    assert not page.all("script") and not page.all("link")
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "@import" not in html
+    assert "url(" not in html
+    assert not page.all("script")
+    assert not page.all("link")
     assert all(attributes["src"].startswith("data:image/png;base64,") for attributes in page.all("img"))
-    targets = {attributes["href"] for attributes in page.all("a")}
-    assert targets == {f"#{attributes['id']}" for attributes in page.all("section") if targets}
+    targets = [attributes["href"] for attributes in page.all("a")]
+    assert targets == [f"#{attributes['id']}" for attributes in page.all("section")]
 
 
 def test_rendering_is_a_pure_function(html):
@@ -155,7 +161,7 @@ def test_rendering_is_a_pure_function(html):
 
 
 def test_every_text_is_escaped():
-    hostile = f'{SCRIPT}"\'&'
+    hostile = SCRIPT + "\"'&"
     pictures = [picture(1)]
     report = replace(
         full_report(),
@@ -174,7 +180,8 @@ def test_every_text_is_escaped():
         published=[Published(hostile, hostile, {hostile: hostile})],
     )
     html = render_report(report)
-    assert "<script" not in html and not Page(html).all("script")
+    assert "<script" not in html
+    assert not Page(html).all("script")
     assert Page(html).text.count(SCRIPT) > 25
 
 
@@ -218,10 +225,11 @@ def test_status_follows_promotion_and_bars():
 
 
 def test_every_concept_and_style_has_a_row_and_the_worst_comes_first(page):
-    table = page.text[page.text.index("most left first") : page.text.index("What opened the gates", 400)]
+    table = page.text[page.text.index("most left first") : page.text.rindex("What opened the gates")]
     order = [table.index(name) for name in ("shark", "tiger", "lion", "whale", "noto")]
     assert order == sorted(order)
-    assert "cat" in table and "96.1 %" in table
+    assert "cat" in table
+    assert "96.1 %" in table
 
 
 def test_missing_values_are_dashes():
@@ -244,8 +252,10 @@ def test_openness_is_told_by_gate_and_token_with_padding_as_one_column(page):
     cells = {attributes["title"]: attributes for attributes in page.all("td") if "title" in attributes}
     assert len(cells) == 2 * 5
     assert "wins" in cells["tiger at tiger: 0.97"]["class"]
-    assert "wins" not in cells["tiger at ⟨end⟩: 0.12"]["class"] and "wins" in cells["shark at ⟨end⟩: 0.13"]["class"]
-    assert "tiger at ⟨pad⟩ ×2: 0.31" in cells and "shark at ⟨start⟩: 0.00" in cells
+    assert "wins" not in cells["tiger at ⟨end⟩: 0.12"]["class"]
+    assert "wins" in cells["shark at ⟨end⟩: 0.13"]["class"]
+    assert "tiger at ⟨pad⟩ ×2: 0.31" in cells
+    assert "shark at ⟨start⟩: 0.00" in cells
     assert "0.04" in page.text
 
 
@@ -266,8 +276,9 @@ def test_losses_are_drawn_by_stage_and_told_at_the_end(page):
 
 def test_headings_descend_one_level_at_a_time(page):
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
-    assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_tables_have_captions_and_scoped_headers(page):
@@ -277,7 +288,8 @@ def test_tables_have_captions_and_scoped_headers(page):
 
 def test_sections_without_content_are_left_out():
     page = Page(render_report(empty_report()))
-    assert not page.all("section") and not page.all("table")
+    assert not page.all("section")
+    assert not page.all("table")
 
 
 def test_shapes_that_do_not_fit_are_refused():

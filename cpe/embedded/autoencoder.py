@@ -123,8 +123,8 @@ def _distance(decoded: Tensor, clean: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--batch", type=int, default=8, help="pictures a step and process")
+    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--batch", type=int, default=12, help="pictures a step and process")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--decoder-only", action="store_true")
     arguments = parser.parse_args()

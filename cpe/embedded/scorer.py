@@ -22,8 +22,8 @@ class ClipScorer:
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied by to give logits."""
-        return self.model.logit_scale.exp().item()
+        """The model's parameter: its exponential is what cosines are multiplied by."""
+        return self.model.logit_scale.item()
 
     @torch.inference_mode()
     def images(self, pictures: Tensor, *, batch: int = 128) -> Tensor:

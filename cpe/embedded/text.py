@@ -132,7 +132,7 @@ def _matching(logits: Tensor, true: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--batch", type=int, default=64, help="pairs a step and process")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -77,7 +77,7 @@ class Run:
     warmup_share: float = 0.1
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    save_every_s: float = 120.0
+    save_every: int = 100  # steps; all processes save the same step
     state: dict[str, Tensor] = field(default_factory=dict)
 
     def fit(self, modules: dict[str, nn.Module], loss_of: Callable[[torch.Generator], Tensor],
@@ -90,7 +90,7 @@ class Run:
         )
         generator = torch.Generator().manual_seed(self.seed * 1000 + rank)
         first, spent_s = self._resume(modules, optimizer, generator, rank)
-        started = saved = time.monotonic()
+        started = time.monotonic()
         for step in range(first, self.steps):
             for group in optimizer.param_groups:
                 group["lr"] = self.peak_rate * self._schedule(step)
@@ -106,9 +106,8 @@ class Run:
             if rank == 0 and (step % 50 == 0 or step == self.steps - 1):
                 print(f"{self.name} step {step}/{self.steps} loss {loss.item():.4f} "
                       f"{spent_s + now - started:.0f} s", flush=True)
-            if now - saved > self.save_every_s or step == self.steps - 1:
+            if (step + 1) % self.save_every == 0 or step == self.steps - 1:
                 self._save(modules, optimizer, generator, rank, step + 1, spent_s + now - started)
-                saved = now
         return spent_s + time.monotonic() - started
 
     def _schedule(self, step: int) -> float:

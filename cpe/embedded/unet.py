@@ -143,7 +143,7 @@ def train(folder: Path, *, steps: int, batch: int, seed: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=48, help="pictures a step and process")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -44,7 +44,7 @@ def clip_score(
         raise ValueError(
             f"image_features and text_features must pair up, got {images.shape} and {texts.shape}; join by row id"
         )
-    scale = float(logit_scale)
+    scale = float(logit_scale if isinstance(logit_scale, (int, float)) else logit_scale.detach())
     if not scale <= LARGEST_LOGIT_SCALE:
         raise ValueError(
             f"logit_scale must be the model's parameter before exp, such as 4.6052, got {scale}; pass its log"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from gensim.models import KeyedVectors
@@ -106,7 +107,9 @@ class WordVectors:
                 raise ValueError(f"{path} must hold the tensors words and vectors ({error}); write it again") from error
         binary, header = _format(path)
         try:
-            loaded = KeyedVectors.load_word2vec_format(str(path), binary=binary, no_header=not header, limit=limit)
+            if not binary:
+                return cls(_keyed(*_read_text(path, header, limit), limit))
+            loaded = KeyedVectors.load_word2vec_format(str(path), binary=True, limit=limit)
         except (ValueError, EOFError, OSError, MemoryError, zlib.error) as error:
             raise ValueError(f"{path} is damaged: {error or type(error).__name__}; fetch it again") from error
         if not len(loaded) or not np.isfinite(loaded.vectors).all():
@@ -154,7 +157,7 @@ class WordVectors:
         """
         wanted = self.vector(phrase)
         skip = {normalise(name) for name in (phrase, *wanted.found, *exclude)} | set(normalise(phrase).split()) | {""}
-        similarity = self._directions @ wanted.vector.astype(np.float32)  # (V,)
+        similarity = self.vectors.vectors @ wanted.vector.astype(np.float32) / self._lengths  # (V,)
         chosen: list[Neighbor] = []
         for index in np.argsort(-similarity, kind="stable"):
             if len(chosen) >= count:
@@ -183,9 +186,9 @@ class WordVectors:
         return Ranking(tuple(names), tuple(similarity[name] for name in names), tuple(unknown), wanted)
 
     @cached_property
-    def _directions(self) -> NDArray[np.float32]:
-        lengths = np.linalg.norm(self.vectors.vectors, axis=1, keepdims=True)  # (V, 1)
-        return self.vectors.vectors / np.where(lengths > 0, lengths, 1)
+    def _lengths(self) -> NDArray[np.float32]:
+        lengths = np.linalg.norm(self.vectors.vectors, axis=1)  # (V,)
+        return np.where(lengths > 0, lengths, 1).astype(np.float32)
 
     def _direction(self, entry: str) -> NDArray[np.float64]:
         vector = self.vectors.get_vector(entry).astype(np.float64)
@@ -208,11 +211,45 @@ def _spellings(phrase: str) -> Iterator[str]:
             yield from (joint.join(word.capitalize() for word in words), text.capitalize(), text.upper())
 
 
+def _read_text(path: Path, header: bool, limit: int | None) -> tuple[list[str], NDArray[np.float32]]:
+    """Returns the words and vectors of a text table.
+
+    gensim's reader of such files spreads a short row over the whole vector, stops at words with spaces (GloVe 840B
+    has some) and names no line.
+    """
+    rows: dict[str, NDArray[np.float32]] = {}
+    with _open(path) as file:
+        promised, width = [int(number) for number in file.readline().split()] if header else (None, 0)
+        if not header:
+            width = len(file.readline().split()) - 1
+            file.seek(0)
+        read = 0
+        for number, line in enumerate(file, 2 if header else 1):
+            if len(rows) == limit or read == promised or not line.strip():
+                break
+            word, *numbers = line.decode().rstrip(" \r\n").rsplit(" ", width)
+            if len(numbers) != width:
+                raise ValueError(f"line {number} has {len(numbers)} numbers, not {width}")
+            try:
+                rows.setdefault(word, np.array(numbers, dtype=np.float32))
+            except ValueError as error:
+                raise ValueError(f"line {number} of {word!r}: {error}") from None
+            read += 1
+    if promised is not None and len(rows) != limit and read < promised:
+        raise ValueError(f"it holds {read} words of {promised}")
+    return list(rows), np.stack(list(rows.values())) if rows else np.zeros((0, width), np.float32)
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
 def _keyed(words: Sequence[str], vectors: NDArray[np.float32], limit: int | None) -> KeyedVectors:
     if vectors.ndim != 2 or len(words) != len(vectors) or not len(words):
         raise ValueError(f"got {len(words)} words and vectors of shape {vectors.shape}")
     if not np.isfinite(vectors).all():
-        raise ValueError("numbers that are not finite")
+        word = words[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
+        raise ValueError(f"the vector of {word!r} is not finite")
     keyed = KeyedVectors(vectors.shape[1])
     keyed.add_vectors(list(words[:limit]), vectors[:limit])
     return keyed
@@ -225,7 +262,7 @@ def _format(path: Path) -> tuple[bool, bool]:
     if zipped != (path.suffix == ".gz"):
         raise ValueError(f"{path} must end in .gz exactly if gzip made it; rename it")
     try:
-        with gzip.open(path) if zipped else path.open("rb") as file:
+        with _open(path) as file:
             start = file.read(PEEK_BYTES)
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {error}; fetch it again") from error

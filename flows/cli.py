@@ -1,0 +1,282 @@
+"""The command line: the flows' own functions, one command each."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # errors reach the user once, as our own message
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Takes concepts out of text-to-image models: trains, tests, stores and registers CPE gates.",
+    epilog="Places come from the environment: CPE_WORK (outputs), CPE_STORE (file:// or s3://), MLFLOW_TRACKING_URI, "
+    "CPE_DEVICE, CPE_THREADS. Set CPE_DEBUG=1 for tracebacks.",
+)
+
+ListArgument = Annotated[str, typer.Argument(help="A concept list: a path, or a name in lists/ such as emoji.")]
+GatesOption = Annotated[
+    str | None,
+    typer.Option("--gates", help="Gates to erase with: a file, a folder, or a registered model such as cpe-emoji@champion."),
+]
+BAD_INPUT = (ValueError, OSError, LookupError, RuntimeError, ImportError)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Registers a command whose errors end in one message and exit code 2."""
+
+    @wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            function(*arguments, **options)
+        except BAD_INPUT as error:
+            if os.environ.get("CPE_DEBUG"):
+                raise
+            print(f"cpe: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+
+    app.command()(wrapped)
+    return wrapped
+
+
+@command
+def erase(concepts: ListArgument) -> None:
+    """Erase a list: train the gates it lacks, draw, measure, report, register and promote if its bars hold.
+
+    Everything is addressed by content: a second run trains and draws only what is new.
+    """
+    from cpe.concepts import load_list
+    from cpe.models import model_folder
+    from tasks.prepare import find_list
+
+    model_folder(load_list(find_list(concepts)).base_model)
+    print(f"Erasing {concepts}: starting Prefect ...", file=sys.stderr)
+    from flows.erase_and_evaluate import erase_and_evaluate
+
+    show_results(erase_and_evaluate(concepts))
+
+
+@command
+def evaluate(
+    concepts: ListArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print scores for programs.")] = False,
+) -> None:
+    """Draw and measure a list whose gates are trained already, without training or registering anything."""
+    from tasks.draw import draw_pictures
+    from tasks.measure import measure
+    from tasks.places import Places
+    from tasks.prepare import prepare_concepts
+    from tasks.publish import Scores
+    from tasks.train import assemble_bundle, missing_gates
+
+    plan = prepare_concepts.fn(concepts)
+    missing = missing_gates(plan)
+    if missing:
+        names = ", ".join(gate.concept for gate in missing)
+        raise ValueError(f"{len(missing)} of {len(plan.gates)} gates are not trained yet ({names}); run `cpe erase` first")
+    bundle = assemble_bundle.fn(plan)
+    before, after = draw_pictures.fn(plan, None), draw_pictures.fn(plan, bundle)
+    scores = Scores.of(Places.from_environment(), measure.fn(plan, bundle, before, after))
+    if as_json:
+        print(json.dumps(scores.rows, indent=1))
+        return
+    rows = [row for row in scores.rows if row["phase"] == "after"]
+    table(
+        f"{plan.concepts.name}: {len(plan.gates)} erased, {len(plan.concepts.kept)} kept",
+        ("measure", "role", "group", "before", "after", "95 % interval", "pictures"),
+        [
+            (
+                row["metric"].replace("_", " "),
+                row["role"],
+                row["group"],
+                _number(scores.value(row["metric"], "before", row["role"], row["group"]), row["unit"]),
+                _number(row["value"], row["unit"]),
+                "" if row["low"] is None else f"{_number(row['low'], row['unit'])} to {_number(row['high'], row['unit'])}",
+                str(row["count"]),
+            )
+            for row in rows
+        ],
+    )
+
+
+@command
+def generate(
+    prompts: Annotated[list[str], typer.Argument(help="One or several prompts.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("work/generated"),
+    gates: GatesOption = None,
+    model: Annotated[str, typer.Option(help="Base model: embedded, a folder, or a hub name.")] = "embedded",
+    profile: Annotated[str, typer.Option(help="How pictures are made; a named profile.")] = "embedded",
+    seeds: Annotated[int, typer.Option(min=1, help="Pictures a prompt: seeds 0, 1, ...")] = 1,
+) -> None:
+    """Draw pictures, with or without concepts erased."""
+    from cpe.config import PROFILES
+    from cpe.eraser import Eraser
+    from cpe.generation import PictureJob
+    from cpe.generation import generate as draw
+    from tasks.places import Places
+    from tasks.progress import progress
+
+    if profile not in PROFILES:
+        raise ValueError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
+    eraser = Eraser.load(_gates_path(gates)) if gates else None
+    pipe = Places.from_environment().loaded(model)
+    out.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        PictureJob(f"{row * seeds + seed:05d}", prompt, seed) for row, prompt in enumerate(prompts) for seed in range(seeds)
+    ]
+    erasing: Any = eraser.attached(pipe) if eraser else nullcontext()
+    with erasing, progress("drawing", len(jobs), "picture") as done:
+        for job, picture in draw(pipe, jobs, PROFILES[profile]):
+            picture.save(out / f"{job.picture_id}.png")
+            done()
+    index = [{"path": f"{job.picture_id}.png", "prompt": job.prompt, "seed": job.seed} for job in jobs]
+    (out / "pictures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False))
+    print(f"{len(jobs)} pictures in {out}, listed in pictures.json")
+
+
+@command
+def neighbors(
+    phrase: Annotated[str, typer.Argument(help="A word or phrase, such as tiger or 'claude monet'.")],
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    vectors: Annotated[
+        str | None, typer.Option(help="word2vec or GloVe file; default: the shipped 30,000 words.")
+    ] = None,
+) -> None:
+    """List the nearest words of a phrase by Word2Vec, as anchors are found."""
+    from cpe.words.neighbors import WordVectors
+
+    table_of_words = WordVectors.load(vectors)
+    found = table_of_words.vector(phrase)
+    if not found.exact:
+        missing = f"; {', '.join(found.missing)} unknown" if found.missing else ""
+        print(f"{phrase!r} is no entry of its own: mean of {', '.join(found.found)}{missing}", file=sys.stderr)
+    rows = [(n.name, f"{n.similarity:.3f}") for n in table_of_words.neighbors(phrase, count)]
+    table(f"nearest to {phrase}", ("word", "cosine"), rows)
+
+
+@command
+def models(
+    reference: Annotated[
+        str | None, typer.Argument(help="Show one: cpe-emoji, cpe-emoji@champion, cpe-emoji/3, models:/...")
+    ] = None,
+    fetch: Annotated[Path | None, typer.Option(help="Also download its gates into this folder.")] = None,
+) -> None:
+    """List registered bundles, or show (and fetch) one of them."""
+    from tasks.places import Places
+
+    registry = Places.from_environment().registry()
+    if reference is None:
+        found = registry.models()
+        if not found:
+            print("no models registered yet; run `cpe erase emoji` first")
+            return
+        shown = ("list", "bundle", "erased_accuracy", "kept_accuracy", "h0")
+        table(
+            "registered models",
+            ("model", "version", "aliases", *(name.replace("_", " ") for name in shown), "created"),
+            [
+                (m.name, str(m.version), ", ".join(m.aliases), *(m.tags.get(n, "") for n in shown), f"{m.created_at:%Y-%m-%d %H:%M}")
+                for m in found
+            ],
+        )
+        return
+    model = registry.resolve(reference)
+    rows = [("name", model.name), ("version", str(model.version)), ("aliases", ", ".join(model.aliases) or "none")]
+    rows += sorted(model.tags.items())
+    if fetch is not None:
+        rows.append(("fetched to", str(registry.fetch(reference, fetch))))
+    table(f"models:/{model.name}/{model.version}", ("", ""), rows)
+
+
+@command
+def results(
+    name: Annotated[str | None, typer.Option("--list", help="Only of this list.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
+) -> None:
+    """Print the latest run's figures."""
+    from tasks.places import Places
+    from tasks.publish import latest_results
+
+    latest = latest_results(Places.from_environment(), name)
+    if as_json:
+        print(json.dumps(latest, indent=1))
+    else:
+        show_results(latest)
+
+
+def show_results(results: dict[str, Any]) -> None:
+    """Prints a run's table of results, its report and its registered model."""
+    gates = results["gates"]
+    total = gates["trained"] + gates["reused"]
+    if gates["trained"]:
+        print(f"\nTrained {gates['trained']} of {total} gates, {gates['reused']} were in the store already.")
+    else:
+        print(f"\nTrained nothing: all {total} gates were in the store already.")
+    other = "style" if results["domain"] == "noun" else "noun"
+    kept_other = results[f"kept_{other}"]
+    clip = results["clip_score_points"]
+    rows = [
+        ("accuracy on erased concepts", *_pair(results["erased"], "share")),
+        ("accuracy on kept concepts", *_pair(results["kept"], "share")),
+        (f"{other} accuracy on kept concepts", *_pair(kept_other, "share")),
+        ("H0", "", _number(results["h0"], "share"), ""),
+        ("CLIP score, erased (embedded CLIP)", *_pair(clip["erased"], "points")),
+        ("CLIP score, kept (embedded CLIP)", *_pair(clip["kept"], "points")),
+        ("FID of kept (embedded classifier's features)", "", _number(results["fid_embedded_kept"], ""), ""),
+        ("KID of kept (embedded classifier's features)", "", _number(results["kid_embedded_kept"], ""), ""),
+    ]
+    table(f"{results['list']} on {results['base_model']}, profile {results['profile']}",
+          ("", "before", "after", "pictures"), rows)
+    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in results["seconds"].items())
+    print(f"time    {spent}")
+    for bar in results["bars"]:
+        print(f"bar     {'holds ' if bar['holds'] else 'MISSED'}  {bar['name']} {bar['bound']}: {_number(bar['value'], 'share')}")
+    print(f"report  {results['report']}")
+    alias = " (champion)" if results["champion"] else " (not promoted: a bar was missed)"
+    print(f"model   {results['model']} version {results['version']}{alias}")
+
+
+def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Prints a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    printed = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        printed.add_column(column, overflow="fold")
+    for row in rows:
+        printed.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(printed)
+
+
+def _pair(pair: dict[str, Any], unit: str) -> tuple[str, str, str]:
+    return _number(pair["before"], unit), _number(pair["after"], unit), str(pair["count"])
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if unit == "share" else f"{value:.3f}"
+
+
+def _gates_path(gates: str) -> Path:
+    """Returns where the named gates are: a path, or a registered model, downloaded."""
+    from tasks.places import Places
+
+    if Path(gates).exists():
+        return Path(gates)
+    if not gates.startswith(("models:/", "cpe-")):
+        raise FileNotFoundError(f"no gates at {gates}; give a gate file, a folder, or a model such as cpe-emoji@champion")
+    return Places.from_environment().registry().fetch(gates)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,126 @@
+"""Bad input: one clear message with the way out, exit code 2, nothing half-written."""
+
+import errno
+import shutil
+
+import pytest
+import yaml
+from test_flow import LIST
+from typer.testing import CliRunner
+
+from cpe.models import EMBEDDED_FOLDER
+from flows.cli import app
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture()
+def work(tmp_path, monkeypatch):
+    monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
+    for name in ("CPE_STORE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def refused(*arguments: str) -> str:
+    """Returns the message of a command that must fail with exit code 2."""
+    done = RUNNER.invoke(app, list(arguments))
+    assert done.exit_code == 2, (done.exit_code, done.output, done.exception)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip(), "a message"
+    return done.stderr
+
+
+def write_list(folder, **changes):
+    path = folder / "list.yaml"
+    path.write_text(yaml.safe_dump({**LIST, **changes}, sort_keys=False))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": "red"}, "colour"),
+        ({"targets": []}, "targets"),
+        ({"targets": ["rose", "Rose"]}, "rose"),
+        ({"targets": [{"name": "rose", "aliases": ["pizza"]}, "pizza"]}, "pizza"),
+        ({"targets": ["cat"]}, "cat"),
+        ({"base_model": "no such model"}, "no base model"),
+        ({"training": {"preset": "emoji", "changes": {"stage": 3}}}, "stage"),
+    ],
+)
+def test_a_wrong_list_is_refused_and_leaves_nothing(work, changes, message):
+    assert message in refused("erase", write_list(work, **changes))
+    assert not (work / "work" / "store").exists()
+
+
+def test_a_wrong_list_names_the_line(work):
+    path = write_list(work, targets=["rose", "Rose"])
+    line = next(n for n, text in enumerate(open(path), 1) if text.strip() == "- Rose")
+    assert f"line {line}" in refused("erase", path)
+
+
+def test_a_missing_list_is_refused(work):
+    assert "no such concept list" in refused("erase", "nothing")
+
+
+def test_a_model_folder_without_cross_attention_is_refused(work):
+    shutil.copytree(EMBEDDED_FOLDER, work / "model")
+    shutil.rmtree(work / "model" / "unet")
+    assert "model folder" in refused("evaluate", write_list(work, base_model=str(work / "model")))
+
+
+def test_no_network_for_a_hub_name_says_so(work, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "cannot be fetched" in refused("generate", "a rose", "--model", "nobody/nothing", "--out", str(work / "out"))
+    assert not (work / "out").exists()
+
+
+def test_damaged_gates_are_refused(work):
+    (work / "gate.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}")
+    assert "damaged" in refused("generate", "a rose", "--gates", str(work / "gate.safetensors"))
+    assert "no gates at" in refused("generate", "a rose", "--gates", str(work / "absent"))
+
+
+def test_a_store_that_cannot_be_written_is_refused(work, monkeypatch):
+    (work / "file").write_text("in the way")
+    monkeypatch.setenv("CPE_STORE", f"file://{work / 'file'}")
+    assert str(work / "file") in refused("evaluate", write_list(work))
+
+
+def test_a_full_disk_is_said_and_leaves_no_artifact(work, monkeypatch):
+    import tasks.train as training
+    from tasks.places import Places
+    from tasks.prepare import GatePlan
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("artifacts.folder._copy_file", full)
+    store = Places.from_environment().store()
+    (work / "gate").mkdir()
+    (work / "gate" / "manifest.json").write_text("{}")
+    with pytest.raises(OSError, match=r"[Ss]pace|full"):
+        store.put("gates/one", work / "gate")
+    assert not store.has("gates/one")
+    assert store.keys("gates") == []
+    assert training.GATES_AT_ONCE > 0
+    assert GatePlan.__name__
+
+
+def test_an_unknown_registered_model_is_refused(work):
+    assert "cpe-nothing" in refused("models", "cpe-nothing@champion")
+
+
+def test_a_word_nobody_knows_is_refused(work):
+    assert "qqzzxx" in refused("neighbors", "qqzzxx")
+    assert "no-vectors" in refused("neighbors", "tiger", "--vectors", str(work / "no-vectors.bin"))
+
+
+def test_a_bad_setting_of_the_environment_is_refused(work, monkeypatch):
+    monkeypatch.setenv("CPE_THREADS", "many")
+    assert "CPE_THREADS" in refused("results")
+
+
+def test_no_results_yet_says_how_to_get_some(work):
+    assert "cpe erase emoji" in refused("results")

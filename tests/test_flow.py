@@ -1,0 +1,202 @@
+"""The main job, small: list to registered gates on the embedded model, with real Prefect, MLflow and store."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.testing.utilities import prefect_test_harness
+from typer.testing import CliRunner
+
+from artifacts.registry import Registry
+from artifacts.tables import IMAGES, SCORES, read_table
+from cpe.eraser import Eraser
+from cpe.models import encode_prompts, load_pipeline
+from flows.cli import app
+from flows.erase_and_evaluate import erase_and_evaluate
+from tasks.draw import draw_pictures
+from tasks.places import Places
+from tasks.prepare import prepare_concepts
+
+LIST = {
+    "name": "few",
+    "domain": "noun",
+    "base_model": "embedded",
+    "profile": "embedded",
+    "surrogate": "object",
+    "targets": ["rose", "pizza"],
+    "kept": ["cat", "castle"],
+    "templates": ["a {}", "a picture of a {}", "a drawing of a {}", "a {} in the style of noto"],
+    "anchors": {
+        "general": ["animal", "tree", "table", "food", "tool", "building", "color", "shape"],
+        "pool": ["dog", "lion", "tulip", "taco", "guitar", "bus", "owl", "rocket"],
+        "neighbors": 6,
+    },
+    "training": {
+        "preset": "emoji",
+        "changes": {"stages": 2, "first_steps": 250, "later_steps": 60, "adversary_steps": 20, "copies": 2},
+    },
+    "evaluation": {"templates": ["a picture of a {}", "a {} in the style of noto"], "seeds": 2},
+    "bars": {"erased_accuracy_at_most": 0.25, "kept_ratio_at_least": 0.75},
+}
+RUNNER = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def harness():
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, harness):
+    """One work folder with one finished run in it."""
+    patch = pytest.MonkeyPatch()
+    work = tmp_path_factory.mktemp("work")
+    patch.setenv("CPE_WORK", str(work))
+    for name in ("CPE_STORE", "MLFLOW_TRACKING_URI"):
+        patch.delenv(name, raising=False)
+    path = work / "few.yaml"
+    path.write_text(yaml.safe_dump(LIST))
+    results = erase_and_evaluate(str(path))
+    yield work, path, results
+    patch.undo()
+
+
+def test_concepts_were_there_are_gone_and_others_stay(workplace):
+    _, _, results = workplace
+    assert results["erased"]["before"] >= 0.75, "positive control: the model drew them"
+    assert results["erased"]["after"] <= 0.25
+    assert results["erased"]["count"] == 2 * 2 * 2
+    assert results["kept"]["after"] >= 0.75 * results["kept"]["before"]
+    assert results["gates"] == {"trained": 2, "reused": 0}
+    assert set(results["seconds"]) >= {"prepare", "encode", "train", "draw before", "draw after", "measure"}
+
+
+def test_the_bundle_is_registered_with_its_scores_and_its_gates_erase(workplace):
+    work, _, results = workplace
+    registry = Registry(f"sqlite:///{work / 'mlflow.db'}")
+    found = registry.resolve(f"{results['model']}/{results['version']}")
+    assert results["model"] == "cpe-few"
+    assert found.tags["erased_accuracy"] == f"{results['erased']['after']:.4f}"
+    assert ("champion" in found.aliases) == results["champion"] == all(bar["holds"] for bar in results["bars"])
+    eraser = Eraser.load(registry.fetch("models:/cpe-few/1"))
+    assert set(eraser.concepts) == {"rose", "pizza"}
+    pipe = load_pipeline("embedded", device="cpu")
+    text = encode_prompts(pipe, ["a picture of a rose", "a picture of a castle"])
+    rose, castle = (sum(r[row].norm() for r in eraser.residuals(text).values()) for row in (0, 1))
+    assert rose > 3 * castle
+
+
+def test_tables_join_by_row_and_every_picture_is_there(workplace):
+    work, path, _ = workplace
+    plan = prepare_concepts.fn(str(path))
+    for bundle in (None, plan.bundle):
+        address = draw_pictures.fn(plan, bundle)
+        folder = Places.from_environment().fetched(f"pictures/{address}")
+        rows = read_table(folder / "images.parquet", IMAGES)
+        assert len(rows) == 4 * 2 * 2
+        assert all((folder / row["path"]).exists() for row in rows)
+        assert {row["bundle"] for row in rows} == {bundle}
+    scores = next((work / "fetched" / "scores").glob("*/scores.parquet"))
+    metrics = {row["metric"] for row in read_table(scores, SCORES)}
+    assert metrics >= {
+        "noun_accuracy", "style_accuracy", "h0", "clip_score", "fid_embedded", "kid_embedded", "gate_openness",
+    }  # fmt: skip
+
+
+def test_the_report_shows_the_run_and_needs_nothing_else(workplace):
+    work, _, results = workplace
+    html = Path(results["report"]).read_text()
+    assert "rose" in html
+    assert "cpe-few" in html
+    assert not re.search(r"""(src|href)=["']https?:""", html)
+    client = Registry(f"sqlite:///{work / 'mlflow.db'}").client
+    version = client.get_model_version("cpe-few", "1")
+    assert [file.path for file in client.list_artifacts(version.run_id, "report")]
+
+
+def test_a_second_run_makes_nothing_again(workplace, monkeypatch):
+    _, path, results = workplace
+
+    def never(*arguments, **options):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr("cpe.generation.generate", never)
+    monkeypatch.setattr("cpe.training.train", never)
+    again = erase_and_evaluate(str(path))
+    assert again["gates"] == {"trained": 0, "reused": 2}
+    assert (again["model"], again["version"]) == (results["model"], results["version"])
+    assert again["erased"] == results["erased"]
+
+
+def test_adding_a_concept_trains_its_gate_alone(workplace):
+    _, path, _ = workplace
+    old = prepare_concepts.fn(str(path))
+    more = path.with_name("more.yaml")
+    more.write_text(yaml.safe_dump({**LIST, "targets": ["rose", "pizza", "snake"]}))
+    new = prepare_concepts.fn(str(more))
+    assert [gate.address for gate in new.gates[:2]] == [gate.address for gate in old.gates]
+    assert new.bundle != old.bundle
+    changed = path.with_name("changed.yaml")
+    changed.write_text(yaml.safe_dump({**LIST, "surrogate": "animal"}))
+    assert not {g.address for g in prepare_concepts.fn(str(changed)).gates} & {g.address for g in old.gates}
+
+
+def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace, monkeypatch):
+    work, path, _ = workplace
+    other = path.with_name("other.yaml")
+    evaluation = {"templates": ["an emoji of a {}"], "seeds": 2}
+    other.write_text(yaml.safe_dump({**LIST, "evaluation": evaluation}))
+    plan = prepare_concepts.fn(str(other))
+    import cpe.generation
+
+    real, drawn = cpe.generation.generate, []
+
+    def stopping(pipe, jobs, profile):
+        for done, pair in enumerate(real(pipe, jobs, profile)):
+            if done == 3:
+                raise KeyboardInterrupt
+            drawn.append(pair[0].picture_id)
+            yield pair
+
+    monkeypatch.setattr("cpe.generation.generate", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        draw_pictures.fn(plan, None)
+    folder = next((work / "drawing").glob("*/000000.png")).parent
+    picture = folder / f"{drawn[0]}.png"
+    picture.write_bytes(picture.read_bytes()[:50])
+    drawn.clear()
+    monkeypatch.setattr("cpe.generation.generate", lambda *a: (drawn.append(p[0].picture_id) or p for p in real(*a)))
+    draw_pictures.fn(plan, None)
+    assert drawn == ["000000", "000003", "000004", "000005", "000006", "000007"]
+
+
+def test_results_and_models_commands_show_the_run(workplace):
+    _, _, results = workplace
+    shown = RUNNER.invoke(app, ["results", "--json", "--list", "few"])
+    assert shown.exit_code == 0, shown.output
+    latest = json.loads(shown.stdout)
+    assert latest["erased"] == results["erased"]
+    for key in ("list", "base_model", "profile", "kept", "h0", "seconds", "model", "version", "report"):
+        assert key in latest
+    shown = RUNNER.invoke(app, ["models"])
+    assert "cpe-few" in shown.output
+    shown = RUNNER.invoke(app, ["models", "cpe-few/1"])
+    assert "erased_accuracy" in shown.output
+
+
+def test_evaluate_command_measures_without_training(workplace):
+    _, path, _ = workplace
+    shown = RUNNER.invoke(app, ["evaluate", str(path)])
+    assert shown.exit_code == 0, shown.output
+    assert "noun accuracy" in shown.output
+
+
+def test_generate_command_draws_with_a_registered_model(workplace, tmp_path):
+    shown = RUNNER.invoke(app, ["generate", "a rose", "--gates", "cpe-few/1", "--out", str(tmp_path / "out")])
+    assert shown.exit_code == 0, shown.output
+    listed = json.loads((tmp_path / "out" / "pictures.json").read_text())
+    assert listed[0]["prompt"] == "a rose"
+    assert (tmp_path / "out" / listed[0]["path"]).exists()

@@ -1,0 +1,225 @@
+"""Scores against independent implementations, and what their intervals promise."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cpe.metrics.accuracy import accuracy, h0, harmonic
+from cpe.metrics.clip_score import clip_score
+from cpe.metrics.frechet import frechet_distance, kernel_distance
+from cpe.metrics.openness import openness_summary
+from cpe.metrics.score import Score, bootstrap_means, mean_score
+
+
+def features(seed: int, *shape: int, shift: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=shape) @ rng.normal(size=(shape[1], shape[1])) + shift
+
+
+def test_accuracy_is_the_share_of_right_pictures_with_its_count() -> None:
+    score = accuracy(["cat", "dog", None, "cat"], ["cat", "cat", "cat", "cat"])
+    assert (score.name, score.value, score.count, score.unit) == ("accuracy", 0.5, 4, "share")
+    assert score.low is not None
+    assert score.high is not None
+    assert 0 <= score.low <= 0.5 <= score.high <= 1
+    assert accuracy(np.array([1, 2]), torch.tensor([1, 1]), name="top_1").value == 0.5
+
+
+def test_the_interval_holds_the_truth_about_95_times_in_100() -> None:
+    rng, truth = np.random.default_rng(0), 0.7
+    hits = 0
+    for repeat in range(300):
+        right = rng.random(100) < truth
+        score = accuracy(right.tolist(), [True] * 100, seed=repeat)
+        assert score.low is not None
+        assert score.high is not None
+        hits += score.low <= truth <= score.high
+    assert 0.90 <= hits / 300 <= 0.98  # exact binomial coverage varies with the grid of 1/100; 3 sigma is 0.04
+
+
+def test_h0_intervals_hold_the_truth_too() -> None:
+    rng, truth = np.random.default_rng(1), harmonic(0.2, 0.8)
+    hits = 0
+    for repeat in range(200):
+        score = h0(rng.random(80) < 0.2, rng.random(120) < 0.8, seed=repeat)
+        assert score.low is not None
+        assert score.high is not None
+        hits += score.low <= truth <= score.high
+    assert hits / 200 >= 0.88
+
+
+def test_a_degenerate_sample_has_an_interval_without_width() -> None:
+    assert accuracy([1] * 5, [1] * 5) == Score("accuracy", 1.0, 1.0, 1.0, 5, "share")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(range(12)))
+def test_scores_do_not_depend_on_the_order_of_pictures(order: list[int]) -> None:
+    index = np.array(order)
+    right = np.arange(12) % 3 == 0
+    assert accuracy(right[index], [True] * 12) == accuracy(right, [True] * 12)
+    assert h0(right[index], ~right[index]) == h0(right, ~right)
+    images, texts = features(0, 12, 4), features(1, 12, 4)
+    assert clip_score(images[index], texts[index], 1.0) == clip_score(images, texts, 1.0)
+    for distance in (frechet_distance, kernel_distance):
+        there, here = distance(images[index], texts), distance(images, texts)
+        assert there.value == pytest.approx(here.value, rel=1e-9)
+
+
+def test_a_seed_and_its_generator_give_the_same_interval_and_the_value_needs_neither() -> None:
+    values = np.random.default_rng(0).normal(size=50)
+    assert mean_score("m", values, unit="1", seed=3) == mean_score("m", values, unit="1", seed=np.random.default_rng(3))
+    assert mean_score("m", values, unit="1", seed=3).value == pytest.approx(values.mean(), abs=1e-15)
+    assert mean_score("m", values, unit="1", seed=3) != mean_score("m", values, unit="1", seed=4)
+
+
+def test_resampled_means_have_the_spread_of_a_mean() -> None:
+    values = np.random.default_rng(0).normal(size=400)
+    means = bootstrap_means(values, np.random.default_rng(1), resamples=4000)
+    assert means.std() == pytest.approx(values.std() / 20, rel=0.06)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_h0_is_the_harmonic_mean_of_what_is_gone_and_what_is_kept(erased: float, kept: float) -> None:
+    parts = [1 - erased, kept]
+    expected = 0.0 if min(parts) < 1e-300 else 2 / (1 / parts[0] + 1 / parts[1])
+    assert harmonic(erased, kept) == pytest.approx(expected, abs=1e-12)
+    assert min(parts) - 1e-12 <= harmonic(erased, kept) <= max(parts) + 1e-12
+
+
+def test_h0_of_pictures_is_h0_of_their_two_accuracies() -> None:
+    erased, kept = [True] * 3 + [False] * 97, [True] * 45 + [False] * 5
+    score = h0(erased, kept)
+    assert score.value == harmonic(0.03, 0.9)
+    assert (score.count, score.unit) == (150, "share")
+    assert score.low is not None
+    assert score.high is not None
+    assert score.low < score.value < score.high
+
+
+@pytest.mark.parametrize("shapes", [(40, 30), (8, 30), (8, 9)])
+def test_the_frechet_distance_equals_the_textbook_formula(shapes: tuple[int, int]) -> None:
+    width = 12
+    a, b = features(0, shapes[0], width), features(1, shapes[1], width, shift=0.3)
+    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(scipy.linalg.sqrtm(ca) @ cb @ scipy.linalg.sqrtm(ca))
+    plain = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca + cb - 2 * np.real(root))
+    # sqrtm of a covariance without full rank is itself only good to about 1e-7
+    score = frechet_distance(a, b, name="fid")
+    assert score.value == pytest.approx(plain, rel=1e-9 if min(shapes) > width else 1e-5)
+    assert (score.name, score.low, score.high, score.count) == ("fid", None, None, min(shapes))
+
+
+@pytest.mark.parametrize("count", [5, 50])
+def test_the_frechet_distance_is_a_distance(count: int) -> None:
+    a, b = features(0, count, 10), features(1, count, 10)
+    scale = np.trace(np.cov(a, rowvar=False))
+    assert frechet_distance(a, a).value <= 1e-12 * scale
+    assert frechet_distance(a, b).value == pytest.approx(frechet_distance(b, a).value, rel=1e-10)
+    moved = frechet_distance(a, a + 2.0).value
+    assert moved == pytest.approx(10 * 4.0, rel=1e-10)
+    turn = scipy.linalg.qr(np.random.default_rng(2).normal(size=(10, 10)))[0]
+    assert frechet_distance(a @ turn, b @ turn).value == pytest.approx(frechet_distance(a, b).value, rel=1e-9)
+
+
+def test_the_frechet_distance_of_one_feature_is_known_in_closed_form() -> None:
+    a, b = features(0, 60, 1), features(1, 50, 1, shift=1.0)
+    expected = (a.mean() - b.mean()) ** 2 + (a.std(ddof=1) - b.std(ddof=1)) ** 2
+    assert frechet_distance(a, b).value == pytest.approx(expected, rel=1e-10)
+
+
+def naive_discrepancy(a: np.ndarray, b: np.ndarray) -> float:
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return (float(sum(p * q for p, q in zip(x, y, strict=True))) / len(x) + 1) ** 3
+
+    inside = [
+        sum(kernel(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j) / (len(s) * (len(s) - 1))
+        for s in (a, b)
+    ]
+    return sum(inside) - 2 * sum(kernel(x, y) for x in a for y in b) / (len(a) * len(b))
+
+
+def test_the_kernel_distance_equals_a_double_loop() -> None:
+    a, b = features(0, 9, 4), features(1, 9, 4)
+    assert kernel_distance(a, b).value == pytest.approx(naive_discrepancy(a, b), rel=1e-10)
+
+
+def test_the_kernel_distance_averages_over_its_subsets() -> None:
+    a, b = features(0, 9, 3) / 3, features(1, 14, 3) / 3
+    score = kernel_distance(a, b, subsets=50, subset_size=5, seed=4, name="kid")
+    rng = np.random.default_rng(4)
+    naive = [
+        naive_discrepancy(a[rng.choice(9, 5, replace=False)], b[rng.choice(14, 5, replace=False)]) for _ in range(50)
+    ]
+    assert score.value == pytest.approx(np.mean(naive), rel=1e-9)
+    assert (score.name, score.count, score.low) == ("kid", 9, None)
+
+
+def test_the_kernel_distance_is_unbiased_where_the_frechet_distance_is_not() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(rng.normal(size=(20, 5)), rng.normal(size=(20, 5))) for _ in range(200)]
+    kernel = np.array([kernel_distance(a, b).value for a, b in pairs])
+    assert abs(kernel.mean()) <= 4 * kernel.std() / np.sqrt(200)
+    assert np.mean([frechet_distance(a, b).value for a, b in pairs]) > 0.5
+
+
+def test_the_clip_score_is_the_models_own_logit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, texts = torch.randn(6, 8, generator=generator), torch.randn(6, 8, generator=generator)
+    scale = torch.nn.Parameter(torch.tensor(100.0).log())
+    unit = torch.nn.functional.normalize
+    logits = scale.exp() * unit(texts.double(), dim=-1) @ unit(images.double(), dim=-1).T
+    score = clip_score(images, texts, scale)
+    assert score.value == pytest.approx(float(logits.diagonal().mean().detach()), rel=1e-6)
+    assert (score.unit, score.count) == ("points", 6)
+    assert clip_score(images.bfloat16(), images.bfloat16() * 2, scale).value == pytest.approx(100.0, rel=1e-6)
+
+
+def test_openness_is_told_apart_by_gate_and_by_token() -> None:
+    openness = torch.tensor([[[0.9, 0.1, 0.2], [0.0, 0.7, 0.3]], [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]])
+    mask = torch.tensor([[True, False, False], [False, True, False]])
+    first, second = openness_summary(openness, mask)
+    assert (first.target_mean, first.target_max) == pytest.approx((0.8, 0.9), rel=1e-6)
+    assert (first.other_mean, first.other_max) == pytest.approx((0.15, 0.3), rel=1e-6)
+    assert (first.target_tokens, first.other_tokens) == (2, 4)
+    assert second.target_mean == second.other_max == 0.5
+    counted = np.array([[1, 1, 0], [1, 1, 0]])
+    assert openness_summary(openness, mask, counted=counted)[0].other_mean == pytest.approx(0.05, rel=1e-6)
+    assert openness_summary(openness, torch.stack([mask, ~mask]))[1].target_tokens == 4
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: accuracy([], []), "accuracy needs at least one picture"),
+        (lambda: accuracy([1], []), "must pair up, got 1 and 0"),
+        (lambda: h0([], [True]), "erased_right needs at least one picture"),
+        (lambda: h0([True], []), "kept_right needs at least one picture"),
+        (lambda: h0([True], [0.4]), "kept_right must hold yes and no, got 0.4"),
+        (lambda: harmonic(3.7, 0.9), "erased_accuracy must be a share from 0 to 1, got 3.7"),
+        (lambda: harmonic(0.1, float("nan")), "kept_accuracy must be a share"),
+        (lambda: clip_score(np.zeros((0, 4)), np.zeros((0, 4)), 1.0), "image_features needs at least 1 picture"),
+        (lambda: clip_score(np.ones((2, 4)), np.ones((3, 4)), 1.0), "must pair up"),
+        (lambda: clip_score(np.ones((2, 4)), np.ones((2, 4)), 100.0), "before exp"),
+        (lambda: clip_score(np.ones((2, 4)), np.zeros((2, 4)), 1.0), "row 0 is all zeros"),
+        (
+            lambda: frechet_distance(np.ones((1, 4)), np.ones((2, 4))),
+            r"features_a needs at least 2 picture\(s\), got 1",
+        ),
+        (lambda: frechet_distance(np.ones((2, 4)), []), r"features_b needs at least 2 picture\(s\), got 0"),
+        (lambda: frechet_distance(np.ones((2, 4)), np.ones((2, 5))), "widths 4 and 5"),
+        (lambda: frechet_distance(np.ones((2, 4)), np.full((2, 4), np.nan)), "features_b must be finite, row 0"),
+        (lambda: kernel_distance(np.ones((2, 4, 1)), np.ones((2, 4))), "features_a must be"),
+        (lambda: kernel_distance(np.ones((2, 4)), np.ones((2, 4)), subsets=0), "subsets must be at least 1"),
+        (lambda: openness_summary(np.ones((0, 1, 1)), np.ones((1, 1))), "at least one gate"),
+        (lambda: openness_summary(np.ones((1, 1, 2)), np.zeros((1, 2))), "gate 0 has no tokens of its target"),
+        (lambda: openness_summary(np.ones((1, 1, 2)), np.ones((1, 2))), "gate 0 has no other tokens"),
+        (lambda: openness_summary(np.ones((1, 1, 2)), np.ones((1, 3))), "target_token_mask must be"),
+    ],
+)
+def test_what_cannot_be_scored_is_said(call, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        call()

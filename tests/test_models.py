@@ -1,0 +1,150 @@
+"""Base models: the embedded one is real, and what cannot be loaded says why."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, StableDiffusionPipeline, UNet2DModel
+from tiny import tiny_pipeline
+
+from cpe.config import PROFILES
+from cpe.embedded.classifier import PictureClassifier, classify
+from cpe.embedded.pixels import to_tensor
+from cpe.embedded.scorer import load_clip
+from cpe.embedded.subjects import NOUNS, STYLES, all_captions, caption
+from cpe.generation import PictureJob, generate
+from cpe.models import EMBEDDED_FOLDER, ModelError, encode_prompts, fingerprint, load_pipeline, token_words
+from cpe.projections import find_projections
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    return load_pipeline("embedded", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return PictureClassifier.load(EMBEDDED_FOLDER / "classifier")
+
+
+def test_embedded_model_is_a_plain_diffusers_folder():
+    pipe = StableDiffusionPipeline.from_pretrained(EMBEDDED_FOLDER)
+    assert type(pipe.unet).__name__ == "UNet2DConditionModel"
+    assert type(pipe.text_encoder).__name__ == "CLIPTextModel"
+    assert len(find_projections(pipe.unet)) == 14
+    assert len(pipe.tokenizer) == 49408
+    size = sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*") if path.is_file())
+    assert size < 40e6
+
+
+def test_embedded_model_draws_the_noun_and_style_asked_for(embedded, classifier):
+    asked = [(noun, STYLES[i % len(STYLES)]) for i, noun in enumerate(NOUNS)]
+    jobs = [PictureJob(str(i), caption(*pair), seed=77) for i, pair in enumerate(asked)]
+    drawn = [picture for _, picture in generate(embedded, jobs, PROFILES["embedded"])]
+    assert all(picture.size == (64, 64) for picture in drawn)
+    nouns, styles, _ = classify(classifier, to_tensor(drawn))
+    right_nouns = sum(classifier.nouns[n] == noun for n, (noun, _) in zip(nouns, asked, strict=True))
+    right_styles = sum(classifier.styles[s] == style for s, (_, style) in zip(styles, asked, strict=True))
+    assert right_nouns >= 0.85 * len(asked), f"{right_nouns} of {len(asked)} nouns"
+    assert right_styles >= 0.8 * len(asked), f"{right_styles} of {len(asked)} styles"
+
+
+def test_a_picture_depends_on_its_prompt_and_seed_alone(embedded):
+    profile = PROFILES["embedded"].model_copy(update={"batch": 3})
+    jobs = [PictureJob(str(i), "a tiger", seed) for i, seed in enumerate((1, 2, 1, 3))]
+    one, other, again, _ = [to_tensor([p]) for _, p in generate(embedded, jobs, profile)]
+    assert (one - again).abs().max() <= 2.1 / 255, "the same seed gives the same picture in another batch"
+    assert (one - other).abs().max() > 0.2
+
+
+def test_classifier_and_clip_know_nothing_of_noise(classifier):
+    noise = torch.rand(40, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    nouns, _, features = classify(classifier, noise)
+    assert features.shape == (40, 128)
+    assert (nouns == 0).sum() < 40 or (nouns == 1).sum() < 40
+    clip = load_clip()
+    assert clip.images(noise).shape == clip.texts(["a tiger"] * 40).shape
+
+
+def test_clip_prefers_the_noun_that_was_drawn(embedded):
+    clip = load_clip()
+    asked = [caption(noun) for noun in NOUNS[::4]]
+    drawn = to_tensor([p for _, p in generate(embedded, [PictureJob(t, t, 5) for t in asked], PROFILES["embedded"])])
+    image = torch.nn.functional.normalize(clip.images(drawn), dim=-1)
+    text = torch.nn.functional.normalize(clip.texts(asked), dim=-1)
+    right = ((image @ text.T).argmax(dim=1) == torch.arange(len(asked))).float().mean()
+    assert right >= 0.8
+
+
+def test_captions_are_distinct_and_agree_in_their_articles():
+    captions = [text for text, _, _ in all_captions()]
+    assert len(set(captions)) == len(captions)
+    assert caption("owl") == "an owl"
+    assert caption("tiger", "noto") == "a tiger in the style of noto"
+
+
+def test_prompts_are_encoded_the_same_in_any_batch(embedded):
+    prompts = ["a tiger", "", "an owl in the style of noto"]
+    together = encode_prompts(embedded, prompts, batch=3)
+    torch.testing.assert_close(together, encode_prompts(embedded, prompts, batch=1), rtol=1e-4, atol=1e-5)
+    drawn = embedded.encode_prompt("a tiger", "cpu", 1, False)[0]
+    torch.testing.assert_close(together[:1], drawn, rtol=1e-4, atol=1e-5)
+    assert token_words(embedded, "an owl") == ["<|startoftext|>", "an", "owl", "<|endoftext|>"]
+
+
+def test_fingerprint_tells_models_apart():
+    one, same, other = tiny_pipeline(0), tiny_pipeline(0), tiny_pipeline(1)
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    with torch.no_grad():
+        next(same.unet.parameters()).view(-1)[0] += 1e-3
+    assert fingerprint(one) != fingerprint(same)
+
+
+def test_unknown_model_names_are_refused_with_the_way_out():
+    with pytest.raises(ModelError, match="give 'embedded', a folder in diffusers' layout, or a hub name"):
+        load_pipeline("no such model")
+
+
+def test_a_folder_that_is_no_model_says_what_it_needs(tmp_path):
+    with pytest.raises(ModelError, match=r"needs model_index\.json"):
+        load_pipeline(str(tmp_path))
+
+
+def test_a_damaged_model_folder_is_refused(tmp_path):
+    shutil.copytree(EMBEDDED_FOLDER, tmp_path / "model")
+    weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="no usable model folder"):
+        load_pipeline(str(tmp_path / "model"))
+
+
+def test_a_model_without_cross_attention_is_refused(tmp_path):
+    unet = UNet2DModel(
+        sample_size=8, block_out_channels=(8,), layers_per_block=1, down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",), norm_num_groups=4,
+    )  # fmt: skip
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path / "unconditional")
+    with pytest.raises(ValueError, match="no cross-attention|no usable model folder"):
+        load_pipeline(str(tmp_path / "unconditional"))
+
+
+def test_a_hub_name_without_network_says_so(tmp_path):
+    code = (
+        "from cpe.models import load_pipeline, ModelError\n"
+        "try:\n    load_pipeline('nobody/no-such-model')\n"
+        "except ModelError as error:\n    print(error)\n"
+    )
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert "cannot be fetched" in done.stdout
+    assert "give its folder" in done.stdout
+
+
+def test_shipped_quality_file_holds_what_the_model_card_says():
+    quality = json.loads((EMBEDDED_FOLDER / "quality.json").read_text())
+    assert quality["held_out_renders_noun"] >= 0.97
+    assert quality["generated_noun"] >= 0.92
+    assert quality["generated_style"] >= 0.90

@@ -1,0 +1,194 @@
+"""Word vectors: formats, phrases and neighbours."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gensim.models import KeyedVectors
+from safetensors.numpy import save_file
+
+from cpe.concepts import normalise
+from cpe.words.by_text import rank_by_embedding
+from cpe.words.neighbors import UnknownWordError, WordVectors
+
+WORDS = ("cat", "dog", "Tiger", "New_York", "rose", "beyonce", "red", "zero", "lion", "TIGER")
+
+
+@pytest.fixture(scope="module")
+def shipped() -> WordVectors:
+    return WordVectors.load()
+
+
+@pytest.fixture(scope="module")
+def small() -> WordVectors:
+    keyed = KeyedVectors(6)
+    vectors = np.random.default_rng(0).normal(size=(len(WORDS), 6)).astype(np.float32)
+    vectors[WORDS.index("zero")] = 0
+    keyed.add_vectors(list(WORDS), vectors)
+    return WordVectors(keyed)
+
+
+def glove_text(table: KeyedVectors) -> str:
+    return "".join(f"{word} {' '.join(map(repr, table[word].tolist()))}\n" for word in table.index_to_key)
+
+
+@pytest.mark.parametrize(
+    "name", ["v.txt", "v.bin", "v.txt.gz", "v.bin.gz", "glove.txt", "glove.txt.gz", "v.safetensors"]
+)
+def test_every_format_gives_the_same_table(small: WordVectors, tmp_path: Path, name: str) -> None:
+    path, table = tmp_path / name, small.vectors
+    if name.startswith("glove"):
+        data = glove_text(table).encode()
+        path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    elif name.endswith(".safetensors"):
+        words = np.frombuffer("\n".join(WORDS).encode(), np.uint8)
+        save_file({"words": words, "vectors": table.vectors}, path)
+    else:
+        table.save_word2vec_format(str(path), binary=".bin" in name)
+    loaded = WordVectors.load(path)
+    assert loaded.vectors.index_to_key == list(WORDS)
+    np.testing.assert_allclose(loaded.vectors.vectors, table.vectors, rtol=1e-6)
+    assert len(WordVectors.load(path, limit=3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("v.kv", b"\x80\x04\x95", "is a pickle, which can run code.*save_word2vec_format"),
+        ("v.txt", b"\x80\x04\x95", "is a pickle"),
+        ("v.zip", b"PK\x03\x04abc", "zip archive; unpack it"),
+        ("v.txt", b"", "must start with"),
+        ("v.txt", b"hello world, this is text\n", "must start with"),
+        ("v.txt", b"3 2\ncat 1 2\ndog 3 4\n", "2 words of 3"),
+        ("v.txt", b"cat 1 2\ndog 3 x\n", "line 2 of 'dog'"),
+        ("v.txt", b"cat 1 2\ndog 3\n", "line 2 has 1 numbers, not 2"),
+        ("v.txt", b"0 2\n", "holds no words"),
+        ("v.txt", b"cat 1 nan\n", "not finite"),
+        ("v.bin", b"2 2\ncat \x00\x00", "is damaged"),
+        ("v.txt", gzip.compress(b"cat 1 2\n"), "must end in .gz"),
+        ("v.txt.gz", b"cat 1 2\n", "must end in .gz"),
+        ("v.txt.gz", gzip.compress(b"cat 1 2\n" * 50)[:-12], "is damaged"),
+        ("v.safetensors", b"12345678{}", "must hold the tensors words and vectors"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_its_path(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=says) as caught:
+        WordVectors.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_words_of_a_text_table_may_hold_spaces_and_repeat(tmp_path: Path) -> None:
+    path = tmp_path / "v.txt"
+    path.write_text("cat 1 2\n. . 3 4\ncat 5 6\n")
+    table = WordVectors.load(path).vectors
+    assert table.index_to_key == ["cat", ". ."]
+    assert table.vectors.tolist() == [[1, 2], [3, 4]]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no file of word vectors at .*v\.bin"):
+        WordVectors.load(tmp_path / "v.bin")
+
+
+@pytest.mark.parametrize(
+    ("phrase", "found", "missing", "exact"),
+    [
+        ("cat", ("cat",), (), True),
+        ("Cat", ("cat",), (), True),
+        ("tiger", ("Tiger",), (), True),
+        ("TIGER", ("TIGER",), (), True),
+        ("new york", ("New_York",), (), True),
+        ("New-York", ("New_York",), (), True),
+        ("Beyoncé", ("beyonce",), (), True),
+        ("red rose", ("red", "rose"), (), False),
+        ("a red-rose, cat", ("red", "rose", "cat"), ("a",), False),
+        ("zero cat", ("cat",), ("zero",), False),
+    ],
+)
+def test_a_phrase_is_its_entry_or_the_mean_of_its_words(
+    small: WordVectors, phrase: str, found: tuple[str, ...], missing: tuple[str, ...], exact: bool
+) -> None:
+    vector = small.vector(phrase)
+    assert (vector.found, vector.missing, vector.exact) == (found, missing, exact)
+    rows = np.stack([small.vectors[word].astype(np.float64) for word in found])
+    mean = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0)
+    np.testing.assert_allclose(vector.vector, mean / np.linalg.norm(mean), rtol=1e-12)
+
+
+@pytest.mark.parametrize("phrase", ["qwxyz", "", "...", "zero", "qw xyz-abc"])
+def test_a_phrase_of_unknown_words_is_named(small: WordVectors, phrase: str) -> None:
+    with pytest.raises(UnknownWordError, match="no vector for"):
+        small.vector(phrase)
+    with pytest.raises(LookupError):
+        small.neighbors(phrase, 3)
+
+
+def test_neighbours_agree_with_a_plain_loop(shipped: WordVectors) -> None:
+    table = shipped.vectors
+    wanted = table["tiger"].astype(np.float64)
+    cosines = {
+        word: float(table[word] @ wanted / np.linalg.norm(table[word]) / np.linalg.norm(wanted))
+        for word in table.index_to_key[:30_000]
+        if normalise(word) not in ("tiger", "")
+    }
+    plain = sorted(cosines, key=lambda word: -cosines[word])[:5]
+    nearest = shipped.neighbors("tiger", 5)
+    assert [neighbor.name for neighbor in nearest] == plain
+    np.testing.assert_allclose(
+        [neighbor.similarity for neighbor in nearest], [cosines[word] for word in plain], rtol=1e-5
+    )
+
+
+def test_neighbours_are_never_the_phrase_its_words_or_excluded_names(shipped: WordVectors, small: WordVectors) -> None:
+    free = [neighbor.name for neighbor in shipped.neighbors("red rose", 20)]
+    assert len(free) == 20
+    assert not {"red", "rose"} & set(free)
+    without = [neighbor.name for neighbor in shipped.neighbors("red rose", 20, exclude=[free[0].upper(), free[3]])]
+    assert without[:18] == [name for name in free if name not in (free[0], free[3])]
+    names = [neighbor.name for neighbor in small.neighbors("tiger", 100)]
+    assert sorted(names) == sorted({"cat", "dog", "New York", "rose", "beyonce", "red", "zero", "lion"})
+    assert small.neighbors("tiger", 0) == []
+
+
+def test_ranking_orders_known_candidates_and_lists_the_others(shipped: WordVectors) -> None:
+    ranking = shipped.rank("tiger", ["guitar", "lion", "qwxyzzy", "snow leopard", "lion", "Lion"])
+    assert set(ranking.names) == {"guitar", "lion", "snow leopard", "Lion"}
+    assert ranking.names[-1] == "guitar"
+    assert ranking.names.index("lion") == ranking.names.index("Lion") + 1  # equally near: by name
+    assert list(ranking.similarities) == sorted(ranking.similarities, reverse=True)
+    assert ranking.unknown == ("qwxyzzy",)
+    assert ranking.phrase.exact
+    backwards = shipped.rank("tiger", ["Lion", "lion", "snow leopard", "qwxyzzy", "guitar"])
+    assert backwards.names == ranking.names
+
+
+def test_ranking_by_text_embedding_is_by_cosine_then_by_name() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(5, 7, generator=generator)
+    away = {name: torch.randn(5, 7, generator=generator) for name in "abcdef"}
+    cosines = {
+        name: float(torch.nn.functional.cosine_similarity(target.flatten(), other.flatten(), dim=0))
+        for name, other in away.items()
+    }
+    assert rank_by_embedding(target, away) == sorted(away, key=lambda name: -cosines[name])
+    near = {"z": target * 3, "y": target, "x": -target, "h": target.half()}
+    assert rank_by_embedding(target, near)[:2] == ["y", "z"]
+    assert rank_by_embedding(target, near)[-1] == "x"
+    assert rank_by_embedding(target, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("candidate", "says"),
+    [
+        (torch.ones(2, 4), r"embedding of 'cat' must have the target's shape \(2, 3\), got \(2, 4\)"),
+        (torch.zeros(2, 3), "embedding of 'cat' must be finite and not all zeros"),
+        (torch.full((2, 3), torch.nan), "embedding of 'cat' must be finite"),
+    ],
+)
+def test_embeddings_that_cannot_be_compared_are_named(candidate: torch.Tensor, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        rank_by_embedding(torch.ones(2, 3), {"cat": candidate})

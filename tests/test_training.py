@@ -1,0 +1,132 @@
+"""Training moves only gates, repeats itself, keeps concepts apart, and erases."""
+
+import pytest
+import torch
+from small import TOKENS, WIDTH, random_text, small_base, small_unet
+
+from cpe.config import GateConfig, TrainingConfig
+from cpe.objective import squared_error
+from cpe.projections import BaseProjections, find_projections
+from cpe.training import ConceptTexts, draw_anchors, fresh_gates, learning_rate, steps_in_all, train
+
+CONFIG = TrainingConfig(
+    gate=GateConfig(gate_rank=4),
+    stages=2,
+    first_steps=40,
+    later_steps=20,
+    first_rate=3e-2,
+    later_rate=1e-2,
+    adversary_steps=10,
+    copies=3,
+    targets_per_step=2,
+    anchors_per_step=6,
+    anchor_weight=10.0,
+)
+
+
+def concept(name: str, seed: int) -> ConceptTexts:
+    """Returns texts whose target and surrogate differ by a direction of their own, plus noise."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randn(WIDTH, generator=generator) * 2 + 0.2 * random_text(3, seed=seed).float()
+    surrogate = torch.randn(WIDTH, generator=generator) * 2 + 0.2 * random_text(3, seed=seed + 100).float()
+    anchors = random_text(10, seed=seed + 200).float()
+    return ConceptTexts(name, target, surrogate, anchors, seed)
+
+
+def trained(concepts, base, config=CONFIG):
+    gates = fresh_gates(concepts, base, config)
+    empty = random_text(1, seed=999).float()[0]
+    records = list(train(gates, concepts, base, empty, config))
+    return gates, records
+
+
+@pytest.fixture(scope="module")
+def base():
+    return small_base(torch.float32)
+
+
+def test_the_same_seed_gives_the_same_gate(base):
+    one, _ = trained([concept("a", 1)], base)
+    two, _ = trained([concept("a", 1)], base)
+    for name, tensor in one.trained().items():
+        assert torch.equal(tensor, getattr(two, name)), name
+
+
+def test_another_seed_gives_another_gate(base):
+    texts = concept("a", 1)
+    other = ConceptTexts("a", texts.target, texts.surrogate, texts.anchors, seed=2)
+    assert not torch.allclose(trained([texts], base)[0].up, trained([other], base)[0].up)
+
+
+def test_a_concept_trains_the_same_alone_and_in_any_company(base):
+    alone, _ = trained([concept("a", 1)], base)
+    together, _ = trained([concept("b", 2), concept("a", 1), concept("c", 3)], base)
+    for name, tensor in alone.trained().items():
+        torch.testing.assert_close(getattr(together, name)[1:2], tensor, rtol=2e-3, atol=2e-5)
+
+
+def test_training_moves_only_gates(base):
+    unet = small_unet()
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    texts = concept("a", 1)
+    copies = [texts.target.clone(), texts.surrogate.clone(), texts.anchors.clone()]
+    gates, _ = trained([texts], BaseProjections.of(unet, tokens=TOKENS))
+    assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
+    assert all(torch.equal(a, b) for a, b in zip(copies, (texts.target, texts.surrogate, texts.anchors), strict=True))
+    fresh = fresh_gates([texts], base, CONFIG)
+    assert all(not torch.equal(value, getattr(fresh, name)) for name, value in gates.trained().items())
+    assert torch.equal(gates.key, fresh.key), "tied keys are stored, not trained"
+
+
+def test_records_count_every_step_and_losses_fall(base):
+    _, records = trained([concept("a", 1), concept("b", 2)], base)
+    assert len(records) == steps_in_all(CONFIG) == 40 + 10 + 20
+    assert [r.phase for r in records[39:51]] == ["erase"] + ["adversary"] * 10 + ["erase"]
+    first, last = records[0], records[39]
+    assert all(end < 0.9 * start for start, end in zip(first.erase, last.erase, strict=True))
+    search = [r for r in records if r.phase == "adversary"]
+    assert all(end < start for start, end in zip(search[0].erase, search[-1].erase, strict=True))
+    attacked = [r for r in records if r.stage == 1 and r.phase == "erase"]
+    assert all(end < start for start, end in zip(attacked[0].adversarial, attacked[-1].adversarial, strict=True))
+
+
+def test_reported_losses_are_the_objective_itself(base):
+    """The step's record equals a recomputation of each loss with the whole objective."""
+    texts = concept("a", 1)
+    config = CONFIG.model_copy(update={"stages": 1, "first_steps": 1, "targets_per_step": 1})
+    gates = fresh_gates([texts], base, config)
+    gates.up.normal_(generator=torch.Generator().manual_seed(5))
+    before = gates.map(torch.clone)
+    record = next(iter(train(gates, [texts], base, random_text(1).float()[0], config)))
+    offset = (1 + config.strength) * (texts.surrogate - texts.target)
+    errors = squared_error(before, base, texts.target[None], offset[None])[0]
+    assert any(record.erase[0] == pytest.approx(value.item(), rel=1e-4) for value in errors)
+
+
+def test_learning_rate_warms_up_and_restarts():
+    rates = [learning_rate(s, 105, peak=1.0, warmup=5, cycles=2) for s in range(105)]
+    assert rates[:6] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[54] < 0.01 < 0.99 < rates[55]
+    assert rates[-1] < 0.01
+
+
+def test_anchors_are_mixtures_within_the_noise_of_what_was_given():
+    anchors = torch.zeros(4, TOKENS, WIDTH)
+    anchors[:, :, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None]
+    drawn = draw_anchors(anchors, CONFIG, torch.Generator().manual_seed(0))
+    assert drawn.shape == (6, TOKENS, WIDTH)
+    assert drawn[..., 0].min() > 0.9
+    assert drawn[..., 0].max() < 4.1
+    assert 0 < drawn[..., 1:].abs().max() < 4 * 0.001 * 6
+
+
+def test_texts_of_another_width_are_refused(base):
+    texts = concept("a", 1)
+    wrong = ConceptTexts("a", texts.target[..., :8], texts.surrogate[..., :8], texts.anchors[..., :8], 0)
+    with pytest.raises(ValueError, match="text width 8, the base model expects 20"):
+        fresh_gates([wrong], base, CONFIG)
+
+
+def test_a_network_without_cross_attention_is_refused():
+    with pytest.raises(ValueError, match="no cross-attention"):
+        find_projections(torch.nn.Linear(2, 2))
