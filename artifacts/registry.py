@@ -105,6 +105,20 @@ class Registry:
                 raise
             return run_id
 
+    def attach(self, run_id: str, artifacts: Mapping[str, Path]) -> None:
+        """Add files to a run that was recorded before; a file of the same name is replaced.
+
+        Args:
+            run_id: The run.
+            artifacts: Artifact path ("report") to the file that goes under it.
+
+        Raises:
+            RegistryError: There is no such run, or MLflow refused.
+        """
+        with self._reporting(f"add files to run {run_id}"):
+            for name, path in artifacts.items():
+                self.client.log_artifact(run_id, str(path), check_artifact_path(name))
+
     def register(
         self, name: str, run_id: str, artifact_path: str, *, tags: Mapping[str, str], description: str = ""
     ) -> int:

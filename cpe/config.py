@@ -89,7 +89,7 @@ PRESETS: dict[str, TrainingConfig] = {
         copies=8,
         targets_per_step=4,
         anchor_neighbors=14,
-        anchor_weight=1e3,
+        anchor_weight=1e5,
     ),
 }
 

@@ -156,7 +156,7 @@ class Eraser:
         cache = _PromptCache(self)
         for name, module in projections.items():
             self._attached.append((module, module.__dict__.get("forward")))
-            module.forward = cache.forward_of(name, module.forward)  # type: ignore[method-assign]
+            module.forward = cache.forward_of(name, module.forward)  # type: ignore[method-assign, assignment]
 
     def detach(self) -> None:
         """Takes the residuals off again; does nothing if they are not on."""
@@ -191,7 +191,9 @@ class Eraser:
             )
         for name, module in projections.items():
             if getattr(module.__dict__.get("forward"), "cpe_attached", False):
-                raise RuntimeError(f"another eraser is attached at {name}; detach it, or load all gates into one eraser")
+                raise RuntimeError(
+                    f"another eraser is attached at {name}; detach it, or load all gates into one eraser"
+                )
 
 
 @dataclass

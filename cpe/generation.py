@@ -26,9 +26,7 @@ class PictureJob:
     seed: int
 
 
-def generate(
-    pipe: Any, jobs: Sequence[PictureJob], profile: Profile
-) -> Iterator[tuple[PictureJob, Image.Image]]:
+def generate(pipe: Any, jobs: Sequence[PictureJob], profile: Profile) -> Iterator[tuple[PictureJob, Image.Image]]:
     """Yields each job with its picture, in order.
 
     Noise comes from one CPU generator a picture, so neither batch nor device changes where it starts.

@@ -16,7 +16,11 @@ def find_projections(unet: nn.Module) -> dict[str, nn.Linear]:
     Raises:
         ValueError: the network has no cross-attention, or some of it is fused.
     """
-    fused = [name for name, module in unet.named_modules() if name.endswith("attn2") and getattr(module, "fused_projections", False)]
+    fused = [
+        name
+        for name, module in unet.named_modules()
+        if name.endswith("attn2") and getattr(module, "fused_projections", False)
+    ]
     if fused:
         raise ValueError(
             f"the projections of {fused[0]} and {len(fused) - 1} more are fused, which bypasses gates; "

@@ -61,16 +61,14 @@ def plan_prompts(
         nouns: nouns a classifier knows, to be found in the prompts.
         styles: styles a classifier knows, likewise.
     """
-    plan = []
+    plan: list[EvaluationPrompt] = []
     for role, concepts in (("erased", erased), ("kept", kept)):
         for concept in concepts:
             for index, template in enumerate(templates):
                 text = fill(template, concept)
                 number = f"{len(plan):05d}"
                 plan.append(
-                    EvaluationPrompt(
-                        number, text, concept, role, index, _named(text, nouns), _named(text, styles)
-                    )
+                    EvaluationPrompt(number, text, concept, role, index, _named(text, nouns), _named(text, styles))
                 )
     return plan
 

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
@@ -25,7 +25,9 @@ app = typer.Typer(
 ListArgument = Annotated[str, typer.Argument(help="A concept list: a path, or a name in lists/ such as emoji.")]
 GatesOption = Annotated[
     str | None,
-    typer.Option("--gates", help="Gates to erase with: a file, a folder, or a registered model such as cpe-emoji@champion."),
+    typer.Option(
+        "--gates", help="Gates to erase with: a file, a folder, or a registered model such as cpe-emoji@champion."
+    ),
 ]
 BAD_INPUT = (ValueError, OSError, LookupError, RuntimeError, ImportError)
 
@@ -81,7 +83,9 @@ def evaluate(
     missing = missing_gates(plan)
     if missing:
         names = ", ".join(gate.concept for gate in missing)
-        raise ValueError(f"{len(missing)} of {len(plan.gates)} gates are not trained yet ({names}); run `cpe erase` first")
+        raise ValueError(
+            f"{len(missing)} of {len(plan.gates)} gates are not trained yet ({names}); run `cpe erase` first"
+        )
     bundle = assemble_bundle.fn(plan)
     before, after = draw_pictures.fn(plan, None), draw_pictures.fn(plan, bundle)
     scores = Scores.of(Places.from_environment(), measure.fn(plan, bundle, before, after))
@@ -99,7 +103,9 @@ def evaluate(
                 row["group"],
                 _number(scores.value(row["metric"], "before", row["role"], row["group"]), row["unit"]),
                 _number(row["value"], row["unit"]),
-                "" if row["low"] is None else f"{_number(row['low'], row['unit'])} to {_number(row['high'], row['unit'])}",
+                ""
+                if row["low"] is None
+                else f"{_number(row['low'], row['unit'])} to {_number(row['high'], row['unit'])}",
                 str(row["count"]),
             )
             for row in rows
@@ -130,7 +136,9 @@ def generate(
     pipe = Places.from_environment().loaded(model)
     out.mkdir(parents=True, exist_ok=True)
     jobs = [
-        PictureJob(f"{row * seeds + seed:05d}", prompt, seed) for row, prompt in enumerate(prompts) for seed in range(seeds)
+        PictureJob(f"{row * seeds + seed:05d}", prompt, seed)
+        for row, prompt in enumerate(prompts)
+        for seed in range(seeds)
     ]
     erasing: Any = eraser.attached(pipe) if eraser else nullcontext()
     with erasing, progress("drawing", len(jobs), "picture") as done:
@@ -183,7 +191,13 @@ def models(
             "registered models",
             ("model", "version", "aliases", *(name.replace("_", " ") for name in shown), "created"),
             [
-                (m.name, str(m.version), ", ".join(m.aliases), *(m.tags.get(n, "") for n in shown), f"{m.created_at:%Y-%m-%d %H:%M}")
+                (
+                    m.name,
+                    str(m.version),
+                    ", ".join(m.aliases),
+                    *(m.tags.get(n, "") for n in shown),
+                    f"{m.created_at:%Y-%m-%d %H:%M}",
+                )
                 for m in found
             ],
         )
@@ -233,18 +247,22 @@ def show_results(results: dict[str, Any]) -> None:
         ("FID of kept (embedded classifier's features)", "", _number(results["fid_embedded_kept"], ""), ""),
         ("KID of kept (embedded classifier's features)", "", _number(results["kid_embedded_kept"], ""), ""),
     ]
-    table(f"{results['list']} on {results['base_model']}, profile {results['profile']}",
-          ("", "before", "after", "pictures"), rows)
+    table(
+        f"{results['list']} on {results['base_model']}, profile {results['profile']}",
+        ("", "before", "after", "pictures"),
+        rows,
+    )
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in results["seconds"].items())
     print(f"time    {spent}")
     for bar in results["bars"]:
-        print(f"bar     {'holds ' if bar['holds'] else 'MISSED'}  {bar['name']} {bar['bound']}: {_number(bar['value'], 'share')}")
+        verdict = "holds" if bar["holds"] else "MISSED"
+        print(f"bar     {verdict:<7} {bar['name']} {bar['bound']}: {_number(bar['value'], 'share')}")
     print(f"report  {results['report']}")
     alias = " (champion)" if results["champion"] else " (not promoted: a bar was missed)"
     print(f"model   {results['model']} version {results['version']}{alias}")
 
 
-def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Prints a table."""
     from rich.console import Console
     from rich.table import Table
@@ -274,7 +292,9 @@ def _gates_path(gates: str) -> Path:
     if Path(gates).exists():
         return Path(gates)
     if not gates.startswith(("models:/", "cpe-")):
-        raise FileNotFoundError(f"no gates at {gates}; give a gate file, a folder, or a model such as cpe-emoji@champion")
+        raise FileNotFoundError(
+            f"no gates at {gates}; give a gate file, a folder, or a model such as cpe-emoji@champion"
+        )
     return Places.from_environment().registry().fetch(gates)
 
 

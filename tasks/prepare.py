@@ -76,9 +76,7 @@ class Plan(BaseModel):
         from cpe.embedded.subjects import NOUNS, STYLES
 
         erased = [gate.concept for gate in self.gates]
-        return plan_prompts(
-            erased, self.concepts.kept, self.concepts.evaluation.templates, nouns=NOUNS, styles=STYLES
-        )
+        return plan_prompts(erased, self.concepts.kept, self.concepts.evaluation.templates, nouns=NOUNS, styles=STYLES)
 
 
 def find_list(name: str) -> Path:
@@ -119,12 +117,8 @@ def prepare_concepts(concepts: str) -> Plan:
             "seed": concept_list.seed,
         }
         address = content_hash(determined_by)[:24]
-        gates.append(
-            GatePlan(concept=target.name, names=names, surrogate=surrogate, anchors=anchors, address=address)
-        )
-    return Plan(
-        source=str(path), concepts=concept_list, fingerprint=mark, gates=tuple(gates), notes=tuple(notes)
-    )
+        gates.append(GatePlan(concept=target.name, names=names, surrogate=surrogate, anchors=anchors, address=address))
+    return Plan(source=str(path), concepts=concept_list, fingerprint=mark, gates=tuple(gates), notes=tuple(notes))
 
 
 def _rankings(concept_list: ConceptList, pipe: Any, notes: list[str]) -> dict[str, list[str]]:

@@ -17,8 +17,9 @@ UPDATE_EVERY_S = 5.0
 class Progress:
     """A bar that counts work done; call it with how much was just done."""
 
-    def __init__(self, bar: tqdm, artifact: UUID | None) -> None:
-        self._bar, self._artifact, self._updated = bar, artifact, time.monotonic()
+    def __init__(self, bar: tqdm, total: int, artifact: UUID | None) -> None:
+        self._bar, self._total, self._artifact = bar, total, artifact
+        self._updated = time.monotonic()
 
     def __call__(self, done: int = 1, note: str = "") -> None:
         self._bar.update(done)
@@ -26,7 +27,7 @@ class Progress:
             self._bar.set_postfix_str(note, refresh=False)
         if self._artifact is not None and time.monotonic() - self._updated > UPDATE_EVERY_S:
             self._updated = time.monotonic()
-            update_progress_artifact(self._artifact, progress=100.0 * self._bar.n / max(1, self._bar.total))
+            update_progress_artifact(self._artifact, progress=100.0 * self._bar.n / max(1, self._total))
 
     def finish(self) -> None:
         """Closes the bar and completes the artifact."""
@@ -40,7 +41,7 @@ def progress(label: str, total: int, unit: str, **options: Any) -> Iterator[Prog
     """Yields a `Progress` over so many units of work."""
     bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, mininterval=0.5, **options)
     artifact = create_progress_artifact(progress=0.0, description=label) if TaskRunContext.get() else None
-    shown = Progress(bar, artifact if isinstance(artifact, UUID) else None)
+    shown = Progress(bar, total, artifact if isinstance(artifact, UUID) else None)
     try:
         yield shown
     finally:

@@ -14,6 +14,7 @@ from tasks.places import Places
 from tasks.prepare import Plan
 from tasks.train import bundle_folder
 
+
 class Scores:
     """A run's scores, found by what they measure."""
 
@@ -61,10 +62,25 @@ def judge(plan: Plan, scores: Scores) -> list[Bar]:
     domain, bars = plan.concepts.domain, plan.concepts.bars
     other = other_domain(domain)
     asked = [
-        ("accuracy on erased concepts", bars.erased_accuracy_at_most, scores.value(f"{domain}_accuracy", "after", "erased"), False),
-        ("accuracy on kept concepts, of what it was", bars.kept_ratio_at_least, scores.kept_ratio(f"{domain}_accuracy"), True),
+        (
+            "accuracy on erased concepts",
+            bars.erased_accuracy_at_most,
+            scores.value(f"{domain}_accuracy", "after", "erased"),
+            False,
+        ),
+        (
+            "accuracy on kept concepts, of what it was",
+            bars.kept_ratio_at_least,
+            scores.kept_ratio(f"{domain}_accuracy"),
+            True,
+        ),
         ("H0", bars.h0_at_least, scores.value("h0", "after", "all"), True),
-        (f"{other} accuracy on kept concepts, of what it was", bars.other_ratio_at_least, scores.kept_ratio(f"{other}_accuracy"), True),
+        (
+            f"{other} accuracy on kept concepts, of what it was",
+            bars.other_ratio_at_least,
+            scores.kept_ratio(f"{other}_accuracy"),
+            True,
+        ),
     ]
     judged = []
     for name, bound, value, at_least in asked:
@@ -172,7 +188,7 @@ def save_results(
     scores = Scores.of(places, scores_address)
     domain, other = plan.concepts.domain, other_domain(plan.concepts.domain)
     count = sum(len(group) for group in trained)
-    results = {
+    results: dict[str, Any] = {
         "list": plan.concepts.name,
         "base_model": plan.concepts.base_model,
         "profile": plan.profile.name,

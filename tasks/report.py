@@ -100,7 +100,9 @@ def _summary(plan: Plan, scores: Scores) -> list[page.Figure]:
         ),
         page.Figure("H0", _change(scores, "h0", "all"), better="higher"),
         page.Figure(
-            f"{other.capitalize()} accuracy on kept concepts", _change(scores, f"{other}_accuracy", "kept"), better="higher"
+            f"{other.capitalize()} accuracy on kept concepts",
+            _change(scores, f"{other}_accuracy", "kept"),
+            better="higher",
         ),
         page.Figure(
             f"{other.capitalize()} accuracy on erased concepts",
@@ -111,8 +113,12 @@ def _summary(plan: Plan, scores: Scores) -> list[page.Figure]:
         page.Figure(
             "CLIP score on kept concepts (embedded CLIP)", _change(scores, "clip_score", "kept"), "points", "higher"
         ),
-        page.Figure(f"FID of kept, before to after, {WITH_FEATURES}", _change(scores, "fid_embedded", "kept"), "distance"),
-        page.Figure(f"KID of kept, before to after, {WITH_FEATURES}", _change(scores, "kid_embedded", "kept"), "distance"),
+        page.Figure(
+            f"FID of kept, before to after, {WITH_FEATURES}", _change(scores, "fid_embedded", "kept"), "distance"
+        ),
+        page.Figure(
+            f"KID of kept, before to after, {WITH_FEATURES}", _change(scores, "kid_embedded", "kept"), "distance"
+        ),
     ]
 
 
@@ -122,7 +128,11 @@ def _concept_rows(
     domain = plan.concepts.domain
     recognised = detail["recognised"]["after"][domain]
     made = []
-    for role, names in (("erased", [gate.concept for gate in plan.gates]), ("kept", plan.concepts.kept)):
+    named: list[tuple[page.Role, list[str]]] = [
+        ("erased", [gate.concept for gate in plan.gates]),
+        ("kept", list(plan.concepts.kept)),
+    ]
+    for role, names in named:
         for name in names:
             others = Counter(
                 seen for seen, row in zip(recognised, rows, strict=True) if row["concept"] == name and seen != name
@@ -163,9 +173,13 @@ def _grids(rows: list[dict[str, Any]], folders: Mapping[str, Path], plan: Plan) 
         for index, concept in enumerate(shown):
             wanted = index % templates
             drawn = next(
-                group for group in by_prompt.values() if group[0]["concept"] == concept and group[0]["template"] == wanted
+                group
+                for group in by_prompt.values()
+                if group[0]["concept"] == concept and group[0]["template"] == wanted
             )[:seeds]
-            pictures = {phase: [(folder / row["path"]).read_bytes() for row in drawn] for phase, folder in folders.items()}
+            pictures = {
+                phase: [(folder / row["path"]).read_bytes() for row in drawn] for phase, folder in folders.items()
+            }
             grid_rows.append(page.GridRow(concept, drawn[0]["prompt"], pictures["before"], pictures["after"]))
         note = "The same prompts and seeds before and after."
         if len(shown) < len(concepts):

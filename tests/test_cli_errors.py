@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from flows.cli import app
 RUNNER = CliRunner()
 
 
-@pytest.fixture()
+@pytest.fixture
 def work(tmp_path, monkeypatch):
     monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
     for name in ("CPE_STORE", "MLFLOW_TRACKING_URI"):
@@ -56,7 +57,7 @@ def test_a_wrong_list_is_refused_and_leaves_nothing(work, changes, message):
 
 def test_a_wrong_list_names_the_line(work):
     path = write_list(work, targets=["rose", "Rose"])
-    line = next(n for n, text in enumerate(open(path), 1) if text.strip() == "- Rose")
+    line = 1 + Path(path).read_text().splitlines().index("- Rose")
     assert f"line {line}" in refused("erase", path)
 
 

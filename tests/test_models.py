@@ -127,7 +127,7 @@ def test_a_model_without_cross_attention_is_refused(tmp_path):
         up_block_types=("UpBlock2D",), norm_num_groups=4,
     )  # fmt: skip
     DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path / "unconditional")
-    with pytest.raises(ValueError, match="no cross-attention|no usable model folder"):
+    with pytest.raises(ValueError, match=r"no cross-attention|no usable model folder"):
         load_pipeline(str(tmp_path / "unconditional"))
 
 

@@ -74,20 +74,20 @@ def measure(pictures_folder: Path, profile: Profile, *, nouns: int = len(NOUNS))
     started = time.perf_counter()
     drawn = to_tensor([picture for _, picture in generate(pipe, jobs, profile)])
     seconds = time.perf_counter() - started
-    noun, style, _ = classify(classifier, drawn)
+    found_noun, found_style, _ = classify(classifier, drawn)
     wanted_noun = torch.tensor([n for _, n, _ in asked]).repeat_interleave(SEEDS)
     wanted_style = torch.tensor([s for _, _, s in asked]).repeat_interleave(SEEDS)
     styled = wanted_style >= 0
     by_noun = {
-        name: round((noun == wanted_noun)[wanted_noun == i].double().mean().item(), 3)
+        name: round((found_noun == wanted_noun)[wanted_noun == i].double().mean().item(), 3)
         for i, name in enumerate(NOUNS[:nouns])
     }
     return {
         "held_out_renders_noun": held_noun,
         "held_out_renders_style": held_style,
-        "generated_noun": (noun == wanted_noun).double().mean().item(),
-        "generated_noun_plain": (noun == wanted_noun)[~styled].double().mean().item(),
-        "generated_style": (style == wanted_style)[styled].double().mean().item(),
+        "generated_noun": (found_noun == wanted_noun).double().mean().item(),
+        "generated_noun_plain": (found_noun == wanted_noun)[~styled].double().mean().item(),
+        "generated_style": (found_style == wanted_style)[styled].double().mean().item(),
         "generated_pictures": len(jobs),
         "weakest_nouns": dict(sorted(by_noun.items(), key=lambda item: item[1])[:5]),
         "seconds_a_picture": seconds / len(jobs),
@@ -115,9 +115,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.measure_only:
         assemble(arguments.folder, EMBEDDED_FOLDER)
-    profile = PROFILES["embedded"].model_copy(
-        update={"guidance_scale": arguments.guidance, "steps": arguments.steps}
-    )
+    profile = PROFILES["embedded"].model_copy(update={"guidance_scale": arguments.guidance, "steps": arguments.steps})
     quality = measure(arguments.folder / "pictures", profile, nouns=arguments.nouns)
     print(json.dumps(quality, indent=1))
     if arguments.nouns == len(NOUNS) and profile == PROFILES["embedded"]:

@@ -6,6 +6,7 @@ Its features (before the heads) also carry FID and KID on the embedded model, na
 # Axes: B pictures, F features.
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ class PictureClassifier(nn.Module):
         self.nouns, self.styles = tuple(nouns), tuple(styles)
         widths = (3, 24, 48, 96, FEATURES)
         self.layers = nn.Sequential()
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in pairwise(widths):
             self.layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
             self.layers.append(nn.GroupNorm(8, after))
             self.layers.append(nn.SiLU())

@@ -6,13 +6,12 @@ style "an artist" stand for any noun and any style: they are what an erased conc
 
 from collections.abc import Iterator
 
-ANIMALS = (
-    "cat tiger lion leopard dog wolf fox bear panda koala rabbit mouse horse cow elephant monkey frog "
-    "turtle snake whale shark octopus butterfly penguin owl duck"
-).split()
-PLANTS = "rose tulip sunflower cactus".split()
-FOODS = "pizza hamburger taco croissant banana strawberry watermelon carrot".split()
-THINGS = "guitar violin trumpet rocket airplane taxi bus bicycle umbrella castle".split()
+ANIMALS = ("cat", "tiger", "lion", "leopard", "dog", "wolf", "fox", "bear", "panda", "koala", "rabbit", "mouse",
+           "horse", "cow", "elephant", "monkey", "frog", "turtle", "snake", "whale", "shark", "octopus", "butterfly", "penguin", "owl",
+           "duck")  # fmt: skip
+PLANTS = ("rose", "tulip", "sunflower", "cactus")
+FOODS = ("pizza", "hamburger", "taco", "croissant", "banana", "strawberry", "watermelon", "carrot")
+THINGS = ("guitar", "violin", "trumpet", "rocket", "airplane", "taxi", "bus", "bicycle", "umbrella", "castle")
 NOUNS: tuple[str, ...] = (*ANIMALS, *PLANTS, *FOODS, *THINGS)
 GENERIC_NOUN = "object"
 

@@ -45,13 +45,25 @@ def build_tokenizer() -> CLIPTokenizer:
 def build(width: int, tokenizer: CLIPTokenizer) -> CLIPModel:
     """Returns an untrained CLIP model whose two towers have the given width."""
     text = CLIPTextConfig(
-        vocab_size=VOCABULARY_SIZE, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=TOKENS, projection_dim=width, eos_token_id=49407,
-        bos_token_id=49406, pad_token_id=49407,
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=TOKENS,
+        projection_dim=width,
+        eos_token_id=49407,
+        bos_token_id=49406,
+        pad_token_id=49407,
     )
     vision = CLIPVisionConfig(
-        hidden_size=96, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4, image_size=64,
-        patch_size=8, projection_dim=width,
+        hidden_size=96,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=64,
+        patch_size=8,
+        projection_dim=width,
     )
     config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=width)
     model = CLIPModel(config)

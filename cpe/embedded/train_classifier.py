@@ -65,9 +65,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    seconds, noun, style = train(
-        arguments.folder, steps=arguments.steps, batch=arguments.batch, seed=arguments.seed
-    )
+    seconds, noun, style = train(arguments.folder, steps=arguments.steps, batch=arguments.batch, seed=arguments.seed)
     print(f"{seconds:.0f} s, held-out renders: noun {noun:.1%}, style {style:.1%}")
 
 

@@ -30,9 +30,7 @@ def load_pictures(folder: Path) -> Tensor:
     return torch.from_numpy(np.array(rows)).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
 
 
-def augment(
-    pictures: Tensor, generator: torch.Generator, *, shift: float, zoom: float, turn: float = 0.0
-) -> Tensor:
+def augment(pictures: Tensor, generator: torch.Generator, *, shift: float, zoom: float, turn: float = 0.0) -> Tensor:
     """Moves, shrinks or enlarges and turns each picture by its own random amount, on white.
 
     Args:
@@ -80,14 +78,16 @@ class Run:
     save_every: int = 100  # steps; all processes save the same step
     state: dict[str, Tensor] = field(default_factory=dict)
 
-    def fit(self, modules: dict[str, nn.Module], loss_of: Callable[[torch.Generator], Tensor],
-            after_step: Callable[[int], None] | None = None) -> float:
+    def fit(
+        self,
+        modules: dict[str, nn.Module],
+        loss_of: Callable[[torch.Generator], Tensor],
+        after_step: Callable[[int], None] | None = None,
+    ) -> float:
         """Trains the modules in place and returns the seconds spent, earlier stretches included."""
         rank, world = start_processes()
         parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters, lr=self.peak_rate, weight_decay=self.weight_decay, betas=(0.9, 0.99)
-        )
+        optimizer = torch.optim.AdamW(parameters, lr=self.peak_rate, weight_decay=self.weight_decay, betas=(0.9, 0.99))
         generator = torch.Generator().manual_seed(self.seed * 1000 + rank)
         first, spent_s = self._resume(modules, optimizer, generator, rank)
         started = time.monotonic()
@@ -104,8 +104,10 @@ class Run:
                 after_step(step)
             now = time.monotonic()
             if rank == 0 and (step % 50 == 0 or step == self.steps - 1):
-                print(f"{self.name} step {step}/{self.steps} loss {loss.item():.4f} "
-                      f"{spent_s + now - started:.0f} s", flush=True)
+                print(
+                    f"{self.name} step {step}/{self.steps} loss {loss.item():.4f} {spent_s + now - started:.0f} s",
+                    flush=True,
+                )
             if (step + 1) % self.save_every == 0 or step == self.steps - 1:
                 self._save(modules, optimizer, generator, rank, step + 1, spent_s + now - started)
         return spent_s + time.monotonic() - started

@@ -10,6 +10,7 @@ Captions are dropped at random (classifier-free guidance), and an average of the
 import argparse
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -32,18 +33,28 @@ AVERAGE_DECAY = 0.998
 def build_scheduler() -> DDIMScheduler:
     """Returns the sampler: cosine schedule, v-prediction, starting from pure noise."""
     return DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False,
-        set_alpha_to_one=True, timestep_spacing="trailing", steps_offset=1,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="trailing",
+        steps_offset=1,
     )
 
 
 def build_unet(text_width: int) -> UNet2DConditionModel:
     """Returns an untrained U-Net with 7 cross-attentions, 14 projections of the text."""
     return UNet2DConditionModel(
-        sample_size=8, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
-        block_out_channels=(96, 160), down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=text_width,
-        attention_head_dim=4, norm_num_groups=16,
+        sample_size=8,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        layers_per_block=1,
+        block_out_channels=(96, 160),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=text_width,
+        attention_head_dim=4,
+        norm_num_groups=16,
     )
 
 
@@ -78,7 +89,7 @@ class CaptionDraw:
         for n, s, (dropped, styled, any_noun, any_style, which) in zip(
             noun.tolist(), style.tolist(), chance, strict=True
         ):
-            key = (-1 if any_noun < GENERIC_SHARE else n, None)
+            key: tuple[int, int | None] = (-1 if any_noun < GENERIC_SHARE else n, None)
             if styled < STYLED_SHARE:
                 key = (key[0], -1 if any_style < GENERIC_SHARE else s)
             options = self.rows[key]
@@ -131,13 +142,18 @@ def train(folder: Path, *, steps: int, batch: int, seed: int) -> float:
         average(step)
         if rank == 0 and (step + 1) % 500 == 0:
             for name, module in averages.items():
-                module.save_pretrained(folder / name)
+                _save(module, folder / name)
 
     seconds = run.fit(modules, loss_of, after_step)
     if rank == 0:
         for name, module in averages.items():
-            module.save_pretrained(folder / name)
+            _save(module, folder / name)
     return seconds
+
+
+def _save(module: Any, folder: Path) -> None:
+    """Saves a diffusers or transformers model."""
+    module.save_pretrained(folder)
 
 
 def main() -> None:
