@@ -6,13 +6,13 @@ style "an artist" stand for any noun and any style: they are what an erased conc
 
 from collections.abc import Iterator
 
-ANIMALS = ("cat", "tiger", "lion", "leopard", "dog", "wolf", "fox", "bear", "panda", "koala", "rabbit", "mouse",
-           "horse", "cow", "elephant", "monkey", "frog", "turtle", "snake", "whale", "shark", "octopus", "butterfly", "penguin", "owl",
-           "duck")  # fmt: skip
+PETS_AND_CATS = ("cat", "tiger", "lion", "leopard", "dog", "wolf", "fox")
+BEASTS = ("bear", "panda", "koala", "rabbit", "mouse", "horse", "cow", "elephant", "monkey")
+OTHER_ANIMALS = ("frog", "turtle", "snake", "whale", "shark", "octopus", "butterfly", "penguin", "owl", "duck")
 PLANTS = ("rose", "tulip", "sunflower", "cactus")
 FOODS = ("pizza", "hamburger", "taco", "croissant", "banana", "strawberry", "watermelon", "carrot")
 THINGS = ("guitar", "violin", "trumpet", "rocket", "airplane", "taxi", "bus", "bicycle", "umbrella", "castle")
-NOUNS: tuple[str, ...] = (*ANIMALS, *PLANTS, *FOODS, *THINGS)
+NOUNS: tuple[str, ...] = (*PETS_AND_CATS, *BEASTS, *OTHER_ANIMALS, *PLANTS, *FOODS, *THINGS)
 GENERIC_NOUN = "object"
 
 # Style word in captions -> icon package of its designer.
