@@ -7,193 +7,17 @@ dash; every text is escaped; pictures are embedded.
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-Unit = Literal["share", "points", "distance"]
-Role = Literal["erased", "kept"]
-LossPart = Literal["erase", "adversarial", "anchor"]
+from artifacts.report_charts import SUPERSCRIPTS, end_losses, heat_table, loss_charts
+from artifacts.report_input import LOSS_PARTS, Change, ConceptRow, Figure, Report, Unit
 
 MISSING = "–"
-LOSS_PARTS: tuple[LossPart, ...] = ("erase", "adversarial", "anchor")
-TOKEN_NAMES = {"<|startoftext|>": "⟨start⟩", "<|endoftext|>": "⟨end⟩"}
-POINTS_PER_STAGE = 120
-# The loss charts' plotting area, in units of their view box (360 wide, 224 high).
-LEFT, RIGHT, TOP, BOTTOM = 42.0, 352.0, 22.0, 178.0
-_PNG = b"\x89PNG\r\n\x1a\n"
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-@dataclass(frozen=True)
-class Change:
-    """One measure before and after erasing; `low` and `high` bound the 95 % bootstrap interval of `after`."""
-
-    before: float | None = None
-    after: float | None = None
-    low: float | None = None
-    high: float | None = None
-    count: int = 0
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A quality bar: its bound in words ("at most 3.0 %"), the value measured, and whether it holds."""
-
-    name: str
-    bound: str
-    value: float | None
-    holds: bool
-    unit: Unit = "share"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measure over the whole run.
-
-    Attributes:
-        answers: "erased" if this figure says whether erasing worked, "kept" if it says whether anything else
-            broke; the page's first sentences are made of these two.
-    """
-
-    label: str
-    change: Change
-    unit: Unit = "share"
-    better: Literal["lower", "higher"] = "lower"
-    answers: Role | None = None
-
-
-@dataclass(frozen=True)
-class ConceptRow:
-    """Accuracy of one concept (shares); `turned_into` is the most frequent other class after erasing."""
-
-    name: str
-    role: Role
-    accuracy: Change
-    turned_into: str | None = None
-
-
-@dataclass(frozen=True)
-class StyleRow:
-    """Accuracy of nouns drawn in one style, and of the style itself (shares)."""
-
-    name: str
-    noun: Change
-    style: Change
-
-
-@dataclass(frozen=True)
-class GridRow:
-    """Pictures of one prompt as PNG bytes, one a column; `before` or `after` may be empty."""
-
-    label: str
-    prompt: str
-    before: Sequence[bytes]
-    after: Sequence[bytes]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Pictures before and after erasing; `columns` names what differs within a row ("seed 1")."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[GridRow]
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            for side, pictures in (("before", row.before), ("after", row.after)):
-                if len(pictures) not in (0, len(self.columns)):
-                    raise ValueError(
-                        f"grid {self.title!r} expects {len(self.columns)} pictures a row, got {len(pictures)} "
-                        f"{side} for {row.prompt!r}; give one a column, or none"
-                    )
-                if any(not picture.startswith(_PNG) for picture in pictures):
-                    raise ValueError(f"pictures {side} for {row.prompt!r} must be PNG files' bytes; encode them first")
-
-
-@dataclass(frozen=True)
-class HeatPrompt:
-    """How far each gate opens at each token of one prompt: `openness` is gates × tokens, 0 to 1."""
-
-    prompt: str
-    tokens: Sequence[str]
-    openness: Sequence[Sequence[float]]
-
-
-@dataclass(frozen=True)
-class HeatMap:
-    """Openness of some gates over some prompts."""
-
-    gate_names: Sequence[str]
-    prompts: Sequence[HeatPrompt]
-
-    def __post_init__(self) -> None:
-        for row in self.prompts:
-            widths = [len(values) for values in row.openness]
-            if widths != [len(row.tokens)] * len(self.gate_names):
-                raise ValueError(
-                    f"openness of {row.prompt!r} must have {len(self.gate_names)} rows (gates) of "
-                    f"{len(row.tokens)} values (tokens), got rows of {widths}; cut both to the same tokens"
-                )
-
-
-@dataclass(frozen=True)
-class LossCurve:
-    """One loss of one concept: a list of (step, loss) a stage; steps are counted through all stages."""
-
-    concept: str
-    part: LossPart
-    stages: Sequence[Sequence[tuple[int, float]]]
-
-
-@dataclass(frozen=True)
-class Published:
-    """Figures that others published, as text by name."""
-
-    source: str
-    profile: str
-    figures: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """Everything the page says.
-
-    Attributes:
-        model, version: where the registry holds the bundle.
-        promoted: whether this version carries the alias champion.
-        seconds: wall-clock seconds by stage, in order.
-        repeat: what is needed to run it again, by name; anything that JSON can hold.
-        notes: what a reader must know to read the figures rightly.
-    """
-
-    title: str
-    list_name: str
-    base_model: str
-    profile: str
-    settings: Mapping[str, Any]
-    created_at: datetime
-    bundle: str
-    model: str
-    version: str
-    promoted: bool
-    bars: Sequence[Bar] = ()
-    summary: Sequence[Figure] = ()
-    concepts: Sequence[ConceptRow] = ()
-    styles: Sequence[StyleRow] = ()
-    grids: Sequence[Grid] = ()
-    heat_maps: Sequence[HeatMap] = ()
-    losses: Sequence[LossCurve] = ()
-    seconds: Mapping[str, float] | None = None
-    repeat: Mapping[str, Any] | None = None
-    notes: Sequence[str] = ()
-    published: Sequence[Published] = ()
 
 
 def render_report(report: Report) -> str:
@@ -225,9 +49,9 @@ def render_report(report: Report) -> str:
         headlines=[_headline(figure) for figure in answers],
         erased=_worst_first([row for row in report.concepts if row.role == "erased"]),
         kept=_worst_first([row for row in report.concepts if row.role == "kept"]),
-        heat_maps=[[_heat_table(each.gate_names, row) for row in each.prompts] for each in report.heat_maps],
-        charts=_loss_charts(report.losses),
-        losses=_end_losses(report.losses),
+        heat_maps=[[heat_table(each.gate_names, row) for row in each.prompts] for each in report.heat_maps],
+        charts=loss_charts(report.losses),
+        losses=end_losses(report.losses),
         loss_parts=LOSS_PARTS,
         missing=MISSING,
     )
@@ -303,7 +127,7 @@ def _power(value: float | None) -> str:
     if value == 0:
         return "0"
     digits, exponent = f"{value:.1e}".split("e")
-    return f"{digits} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    return f"{digits} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
 
 
 def _duration(value: float) -> str:
@@ -334,109 +158,3 @@ def _plain(value: Any) -> str:
 def _position(share: float | None, width: float) -> str:
     """Where a share falls on a line of that width."""
     return f"{min(max(share, 0.0), 1.0) * width:.1f}" if _known(share) else "0"
-
-
-def _heat_table(gate_names: Sequence[str], prompt: HeatPrompt) -> dict[str, Any]:
-    """Tokens as readers know them, and each gate's cells as (openness, wins); padding is one column, its widest."""
-    names = [TOKEN_NAMES.get(token, token.removesuffix("</w>")) for token in prompt.tokens]
-    end = names.index("⟨end⟩") + 1 if "⟨end⟩" in names else len(names)
-    padding = len(names) - end
-    rows = [[*values[:end], *([max(values[end:])] if padding else [])] for values in prompt.openness]
-    if padding:
-        names = [*names[:end], f"⟨pad⟩ ×{padding}"]
-    widest = [column.index(max(column)) for column in zip(*rows, strict=True)]
-    return {
-        "prompt": prompt.prompt,
-        "tokens": names,
-        "rows": [
-            (gate, [(value, value >= 0.05 and number == first) for value, first in zip(values, widest, strict=True)])
-            for number, (gate, values) in enumerate(zip(gate_names, rows, strict=True))
-        ],
-    }
-
-
-def _last(curve: LossCurve) -> float | None:
-    values = [loss for stage in curve.stages for _, loss in stage if math.isfinite(loss)]
-    return values[-1] if values else None
-
-
-def _end_losses(curves: Sequence[LossCurve]) -> dict[str, dict[str, float | None]]:
-    """The last value of each loss, by concept and part."""
-    table: dict[str, dict[str, float | None]] = {}
-    for curve in curves:
-        table.setdefault(curve.concept, dict.fromkeys(LOSS_PARTS))[curve.part] = _last(curve)
-    return table
-
-
-def _loss_charts(curves: Sequence[LossCurve]) -> list[dict[str, Any]]:
-    """One chart a loss, all on the same steps: a thin line a concept, the highest at the end first named."""
-    steps = [step for curve in curves for stage in curve.stages for step, _ in stage]
-    if not steps:
-        return []
-    first, last = min(steps), max(max(steps), min(steps) + 1)
-
-    def across(step: float) -> float:
-        return LEFT + (RIGHT - LEFT) * (step - first) / (last - first)
-
-    starts: dict[int, int] = {}
-    for curve in curves:
-        for number, stage in enumerate(curve.stages, 1):
-            if stage:
-                starts[number] = min(starts.get(number, stage[0][0]), stage[0][0])
-    edges = [across(starts[number]) for number in sorted(starts)] + [RIGHT]
-    stages = [
-        {"name": str(number), "x": edges[i], "middle": (edges[i] + edges[i + 1]) / 2}
-        for i, number in enumerate(sorted(starts))
-    ]
-    stride = _round_step((last - first) / 4)
-    ticks = [(across(step), f"{step:,}") for step in range(-(-first // stride) * stride, last + 1, stride)]
-    charts = []
-    for part in LOSS_PARTS:
-        own = [curve for curve in curves if curve.part == part]
-        values = [loss for curve in own for stage in curve.stages for _, loss in stage if 0 < loss < math.inf]
-        if not values:
-            continue
-        low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-        high = max(high, low + 1)
-
-        def down(loss: float, low: int = low, high: int = high) -> float:
-            return BOTTOM - (BOTTOM - TOP) * (math.log10(loss) - low) / (high - low)
-
-        paths = {curve.concept: _path(curve.stages, across, down) for curve in own}
-        highest = max(own, key=lambda curve: _last(curve) or 0.0)
-        decades = range(low, high + 1, max(1, -(-(high - low) // 6)))
-        charts.append(
-            {
-                "part": part,
-                "highest": highest.concept,
-                "end": _last(highest),
-                "paths": sorted(paths.items(), key=lambda item: item[0] == highest.concept),
-                "stages": stages,
-                "x_ticks": ticks,
-                "y_ticks": [(down(10.0**k), f"10{str(k).translate(_SUPERSCRIPTS)}") for k in decades],
-                "frame": (LEFT, RIGHT, TOP, BOTTOM),
-            }
-        )
-    return charts
-
-
-def _round_step(size: float) -> int:
-    """The next of 1, 2, 5, 10, 20, 50 … that is not smaller."""
-    decade = 10 ** max(0, math.floor(math.log10(max(size, 1))))
-    return next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= size)
-
-
-def _path(stages: Iterable[Sequence[tuple[int, float]]], across: Any, down: Any) -> str:
-    """An SVG path through the points, broken between stages and where the loss has no logarithm."""
-    words = []
-    for stage in stages:
-        stride = max(1, -(-len(stage) // POINTS_PER_STAGE))
-        points = [*stage[::stride], *stage[-1:]]
-        pen = "M"
-        for step, loss in points:
-            if 0 < loss < math.inf:
-                words.append(f"{pen}{across(step):.1f} {down(loss):.1f}")
-                pen = "L"
-            else:
-                pen = "M"
-    return "".join(words)

@@ -55,7 +55,7 @@ def erase(concepts: ListArgument) -> None:
 
     Everything is addressed by content: a second run trains and draws only what is new.
     """
-    from cpe.concepts import load_list
+    from cpe.concept_files import load_list
     from cpe.models import model_folder
     from tasks.prepare import find_list
 

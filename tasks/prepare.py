@@ -8,7 +8,8 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from artifacts.hashing import content_hash
-from cpe.concepts import ConceptList, anchor_names, load_list
+from cpe.concept_files import load_list
+from cpe.concepts import ConceptList, anchor_names
 from cpe.config import PROFILES, Profile
 from cpe.prompts import EvaluationPrompt, fill, plan_prompts
 from tasks.places import Places

@@ -8,10 +8,11 @@ from typing import Any
 
 from prefect import task
 
-from artifacts.report import Bar
+from artifacts.report_input import Bar
 from artifacts.tables import SCORES, read_table
 from tasks.places import Places
 from tasks.prepare import Plan
+from tasks.show import show_results
 from tasks.train import bundle_folder
 
 
@@ -214,6 +215,7 @@ def save_results(
     path = folder / f"{results['finished_at'].replace(':', '')}-{plan.concepts.name}.json"
     path.with_suffix(".part").write_text(json.dumps(results, indent=1))
     path.with_suffix(".part").replace(path)
+    show_results(results)
     return results
 
 

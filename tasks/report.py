@@ -11,11 +11,13 @@ from typing import Any
 
 from prefect import task
 
-from artifacts import report as page
+from artifacts import report_input as page
+from artifacts.report import render_report
 from artifacts.tables import IMAGES, read_table
 from tasks.places import Places
 from tasks.prepare import Plan
 from tasks.publish import Registered, Scores, judge, other_domain
+from tasks.show import show_report
 
 GRID_SEEDS = 3
 GRID_ROWS_KEPT = 12
@@ -47,7 +49,8 @@ def write_report(
         for gate in plan.gates
     }
     concepts = ", ".join(gate.concept for gate in plan.gates)
-    html = page.render_report(
+    grids = _grids(rows, folders, plan)
+    html = render_report(
         page.Report(
             title=f"Erased from {plan.concepts.base_model}: {concepts}",
             list_name=plan.concepts.name,
@@ -63,7 +66,7 @@ def write_report(
             summary=_summary(plan, scores),
             concepts=_concept_rows(plan, scores, rows, detail),
             styles=_style_rows(plan, scores),
-            grids=_grids(rows, folders, plan),
+            grids=grids,
             heat_maps=_heat_maps(plan, detail["openness"]),
             losses=_losses(manifests),
             seconds=seconds,
@@ -77,6 +80,8 @@ def write_report(
     path.with_suffix(".part").write_text(html)
     path.with_suffix(".part").replace(path)
     places.registry().attach(registered.run_id, {"report": path})
+    erased = [row for row in grids[0].rows if row.before]
+    show_report(plan.concepts.name, path, [row.before[0] for row in erased], [row.after[0] for row in erased])
     return str(path)
 
 

@@ -12,16 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cpe.concepts import (
-    LARGEST_FILE_BYTES,
-    ConceptList,
-    ConceptListError,
-    Target,
-    anchor_names,
-    load_list,
-    normalise,
-    parse_list,
-)
+from cpe.concept_files import LARGEST_FILE_BYTES, ConceptListError, load_list, parse_list
+from cpe.concepts import ConceptList, Target, anchor_names, normalise
 from cpe.config import training_config
 
 LIST = """\
@@ -282,7 +274,7 @@ def test_names_are_compared_without_case_accents_dots_and_hyphens(one: str, othe
     assert (normalise(one) == normalise(other)) is same
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=15))
 def test_normalising_twice_changes_nothing(name: str) -> None:
     assert normalise(normalise(name)) == normalise(name)
@@ -299,7 +291,7 @@ def test_anchors_are_general_words_and_the_nearest_names_that_may_serve() -> Non
         anchor_names(concept_list, "bear", ranked)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["Tiger", "ti-ger", "rosé", "object", "cat", "LION", "fox", "Fox", "bear", "", "owl"])))
 def test_no_erased_kept_or_repeated_name_is_an_anchor(ranked: list[str]) -> None:
     names = [normalise(name) for name in anchor_names(parse_list(LIST), "tiger", ranked)]
@@ -308,7 +300,7 @@ def test_no_erased_kept_or_repeated_name_is_an_anchor(ranked: list[str]) -> None
     assert len(names) <= 2 + 3
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(st.text(max_size=200), st.text(alphabet="-?:,[]{}&*!|>'\"%@`#ab0 \n\t\\", max_size=60)))
 def test_garbage_raises_nothing_but_a_list_error(text: str) -> None:
     with pytest.raises(ConceptListError):
@@ -322,7 +314,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_any_value_in_any_place_is_read_or_refused_with_its_line(data: st.DataObject) -> None:
     content: Any = yaml.safe_load(LIST)
@@ -344,7 +336,7 @@ def test_any_value_in_any_place_is_read_or_refused_with_its_line(data: st.DataOb
     "".join(problems or ()).encode()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_valid_list_survives_writing_and_reading(data: st.DataObject) -> None:
     letters = st.characters(exclude_categories=["C", "Z"])
@@ -381,5 +373,5 @@ def test_a_valid_list_survives_writing_and_reading(data: st.DataObject) -> None:
 
 
 def test_lists_are_read_without_torch() -> None:
-    program = "import sys, cpe.concepts; sys.exit('torch' in sys.modules)"
+    program = "import sys, cpe.concept_files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -12,7 +12,8 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from artifacts.report import (
+from artifacts.report import render_report
+from artifacts.report_input import (
     Bar,
     Change,
     ConceptRow,
@@ -25,7 +26,6 @@ from artifacts.report import (
     Published,
     Report,
     StyleRow,
-    render_report,
 )
 
 SCRIPT = "<script>alert(1)</script>"

@@ -1,0 +1,187 @@
+"""Reads concept lists from YAML files.
+
+Reading finds every problem that can be found and names the line of each; a list that was read is right.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cpe.concept_problems import Loc, Problem, explain, path_of, show
+from cpe.concept_rules import disagreements
+from cpe.concepts import Anchors, Bars, ConceptList, Evaluation, Target, Training
+
+LARGEST_FILE_BYTES = 1_000_000
+DEEPEST_NESTING = 20
+MOST_PROBLEMS_SHOWN = 50
+
+_MODELS: dict[tuple[str, ...], type[BaseModel]] = {
+    (): ConceptList,
+    ("targets",): Target,
+    ("anchors",): Anchors,
+    ("training",): Training,
+    ("evaluation",): Evaluation,
+    ("bars",): Bars,
+}
+
+
+class ConceptListError(ValueError):
+    """A concept list that cannot be used; `problems` holds one message for each thing that is wrong."""
+
+    def __init__(self, problems: Sequence[str]):
+        self.problems = tuple(problems)
+        more = len(self.problems) - MOST_PROBLEMS_SHOWN
+        shown = [*self.problems[:MOST_PROBLEMS_SHOWN], *([f"and {more} more problems"] if more > 0 else [])]
+        super().__init__("\n".join(shown))
+
+
+def load_list(path: str | Path) -> ConceptList:
+    """Reads a concept list from a YAML file.
+
+    Raises:
+        ConceptListError: there is no such file, or something in it is wrong; names every line.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE_BYTES + 1)
+    except FileNotFoundError:
+        there = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        near = f"; there are {', '.join(there[:10])}" if there else ""
+        way_out = f"`ls {path.parent}` shows what exists"
+        raise ConceptListError([f"{path}: there is no such concept list{near}; {way_out}"]) from None
+    except OSError as error:
+        raise ConceptListError([f"{path}: cannot be read ({error.strerror}); give a readable YAML file"]) from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if len(content) <= LARGEST_FILE_BYTES:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise ConceptListError([f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8"]) from None
+        text = content.decode("utf-8", errors="replace")
+    return parse_list(text, source=str(path))
+
+
+def parse_list(text: str, *, source: str = "list") -> ConceptList:
+    """Reads a concept list from YAML text.
+
+    Args:
+        text: the YAML document, at most 1 MB.
+        source: what messages call it.
+
+    Raises:
+        ConceptListError: something is wrong; one message for each problem that can be found, with its line.
+    """
+    if len(text) > LARGEST_FILE_BYTES:
+        raise ConceptListError([f"{source}: is larger than {LARGEST_FILE_BYTES:,} characters; split the list"])
+    data, lines, problems = _read_yaml(text, source)
+
+    def line_of(loc: Loc) -> int:
+        return lines.get(loc) or line_of(loc[:-1])
+
+    def nearest(problem: Problem) -> Problem:
+        """The problem at a place that the file has: a target written as a plain string has no name key."""
+        loc = problem.loc
+        while len(loc) > 1 and loc not in lines:
+            loc = loc[:-1]
+        return Problem(loc, problem.text)
+
+    concept_list = None
+    try:
+        concept_list = ConceptList.model_validate(data)
+    except ValidationError as error:
+        # The model's own check of its parts (at the root) names no lines: it is repeated below, on what was read.
+        details = [dict(detail) for detail in error.errors() if detail["loc"] or detail["type"] != "value_error"]
+        problems += [nearest(explain(detail, _MODELS)) for detail in details]
+    problems += disagreements(data, lambda loc: f"of line {line_of(loc)}")
+    if problems or concept_list is None:
+        problems.sort(key=lambda problem: line_of(problem.loc))
+        raise ConceptListError(
+            [f"{source}, line {line_of(loc)}: {f'{path_of(loc)} {text}'.strip()}" for loc, text in problems]
+        )
+    return concept_list
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes, but refuses what a list never needs: references, tags and deep nesting."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        problem = None
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            problem = "references (& and *) are not read; write the value out"
+        elif getattr(event, "tag", None) is not None:
+            problem = f"tags such as {event.tag!r} are not read; remove it"
+        elif self.depth >= DEEPEST_NESTING:
+            problem = f"is nested more than {DEEPEST_NESTING} deep; flatten it"
+        if problem is not None:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _read_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Loc, int], list[Problem]]:
+    """Returns the document's content, the line of each of its places, and what was wrong on the way."""
+    lines: dict[Loc, int] = {(): 1}
+    problems: list[Problem] = []
+
+    def value_of(node: yaml.Node, loc: Loc) -> Any:
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                lines[(*loc, index)] = item.start_mark.line + 1
+            return [value_of(item, (*loc, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            return mapping_of(node, loc)
+        try:
+            value = loader.construct_object(node)
+        except (yaml.YAMLError, ValueError, OverflowError):
+            problems.append(Problem(loc, f"cannot be read from {show(node.value)}; put it in quotes"))
+            return node.value
+        if isinstance(value, float) and not math.isfinite(value):
+            problems.append(Problem(loc, f"must be a finite number, got {node.value}"))
+            return 0.0
+        return value
+
+    def mapping_of(node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line, key = key_node.start_mark.line + 1, key_node.value
+            if not isinstance(key_node, yaml.ScalarNode):
+                problems.append(Problem(loc, f"has a key on line {line} that is not a word; write a plain word"))
+            elif not key.isprintable():
+                problems.append(Problem(loc, f"has the key {show(key)} on line {line}; write a plain word"))
+            elif key in content:
+                first = lines[(*loc, key)]
+                problems.append(Problem(loc, f"has the key {show(key)} on line {line} and on line {first}; remove one"))
+            else:
+                lines[(*loc, key)] = line
+                content[key] = value_of(value_node, (*loc, key))
+        return content
+
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        character = f"U+{ord(text[error.position]):04X}"
+        raise ConceptListError([f"{source}, line {line}: holds the control character {character}; remove it"]) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        line = mark.line + 1 if mark else 1
+        raise ConceptListError([f"{source}, line {line}: {what}; the file must be plain YAML"]) from None
+    except (ValueError, OverflowError) as error:  # an escape that is no character, "\UFFFFFFFF"
+        line = loader.line + 1
+        raise ConceptListError([f"{source}, line {line}: is not YAML ({error}); correct the escape"]) from None
+    if not isinstance(root, yaml.MappingNode):
+        found = "nothing" if root is None else "something else"
+        raise ConceptListError([f"{source}, line 1: must be a mapping of keys (name, targets, …), found {found}"])
+    return mapping_of(root, ()), lines, problems

@@ -1,0 +1,91 @@
+"""How the problems of a concept list are worded: where, which rule, the value found, and the way out."""
+
+import difflib
+import re
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+LONGEST_NAME = 200  # characters; what is longer is no name, and is cut where it is shown
+
+Loc = tuple[str | int, ...]  # where a value stands in a list: ("targets", 3, "aliases", 0)
+
+
+class Problem(NamedTuple):
+    """What is wrong in one place of a list."""
+
+    loc: Loc
+    text: str
+
+
+def explain(detail: Mapping[str, Any], models: Mapping[tuple[str, ...], type[BaseModel]]) -> Problem:
+    """Returns pydantic's finding in the words of this module.
+
+    Args:
+        detail: one of a validation error's `errors()`.
+        models: the model of each section, by its keys: what its keys may be called.
+    """
+    loc, kind, value = detail["loc"], detail["type"], detail["input"]
+    parent = models.get(tuple(part for part in loc[:-1] if isinstance(part, str)))
+    if kind == "missing":
+        return Problem(loc[:-1], f"needs the key {loc[-1]!r}; add it")
+    if kind == "extra_forbidden" and parent is not None:
+        return Problem(loc, f"is an unknown key{suggest(str(loc[-1]), list(parent.model_fields))}")
+    shown = show(value)
+    if kind == "value_error":
+        text = str(detail["ctx"]["error"])
+        return Problem(loc, f"{shown} {text}" if isinstance(value, str) else text)
+    if kind == "string_type":
+        return Problem(loc, f"must be text, YAML reads {shown} as {kind_of(value)}; put it in quotes")
+    if kind in ("tuple_type", "list_type"):
+        return Problem(loc, f"must be a list, one line starting with '- ' for each, got {shown}")
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return Problem(loc, f"must be a mapping of keys, got {shown}")
+    if kind == "too_short":
+        return Problem(loc, "is empty; give at least one")
+    if kind == "string_pattern_mismatch":
+        return Problem(loc, f"must be letters, digits and single hyphens, such as celebrity-50, got {shown}")
+    if kind == "literal_error":
+        known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+        return Problem(loc, f"cannot be {shown}{suggest(str(value), known)}")
+    return Problem(
+        loc, f"{detail['msg'].replace('Input should', 'must').replace('String should', 'must')}, got {shown}"
+    )
+
+
+def suggest(value: str, known: Iterator[str] | Mapping[str, Any] | Sequence[str]) -> str:
+    """Ends a message with the known name nearest to the value, and all known ones."""
+    names = list(known)
+    near = difflib.get_close_matches(value[:LONGEST_NAME], names, 1)
+    return (f"; did you mean {near[0]!r}?" if near else "; there is no such one,") + f" known: {', '.join(names)}"
+
+
+def show(value: Any) -> str:
+    """Returns a value as messages quote it, cut where it is long."""
+    short = reprlib.Repr()
+    short.maxstring = 80
+    return short.repr(value)
+
+
+def kind_of(value: Any) -> str:
+    """Returns what YAML takes a value for, in a reader's words."""
+    names = {
+        bool: "yes or no",
+        int: "a number",
+        float: "a number",
+        type(None): "nothing",
+        list: "a list",
+        dict: "a mapping",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def path_of(loc: Loc) -> str:
+    """Returns a place as messages write it: "targets[3].aliases[0]"."""
+
+    def key(part: str) -> str:
+        return part if part.isprintable() and len(part) <= LONGEST_NAME else show(part)
+
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{key(part)}" for part in loc).removeprefix(".")

@@ -1,0 +1,88 @@
+"""The deployment: accepted by a real Prefect server, run by a real worker."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+import yaml
+from test_flow import LIST
+
+PROJECT = Path(__file__).parents[1]
+PREFECT = Path(sys.executable).with_name("prefect")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def prefect(tmp_path):
+    """Yields a function that runs prefect commands against a server of their own."""
+    port = free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "CPE_WORK": str(tmp_path / "work"),
+        "DO_NOT_TRACK": "1",
+    }
+    log = (tmp_path / "server.log").open("w")
+    command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(120):
+            try:
+                urlopen(f"http://127.0.0.1:{port}/api/health", timeout=2).close()
+                break
+            except OSError:
+                assert server.poll() is None, (tmp_path / "server.log").read_text()
+                time.sleep(1)
+
+        def run(*arguments: str) -> str:
+            done = subprocess.run(
+                [PREFECT, "--no-prompt", *arguments], env=environment, cwd=PROJECT, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout + done.stderr
+
+        yield run
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+        log.close()
+
+
+def test_deployments_are_accepted_and_a_worker_runs_one(prefect, tmp_path):
+    little = {
+        **LIST,
+        "targets": ["rose"],
+        "kept": ["castle"],
+        "evaluation": {"templates": ["a picture of a {}"], "seeds": 2},
+        "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 30}},
+        "bars": {},
+    }
+    path = tmp_path / "little.yaml"
+    path.write_text(yaml.safe_dump(little))
+    prefect("work-pool", "create", "gpu", "--type", "process")
+    deployed = prefect("deploy", "--all")
+    assert "erase-and-evaluate/emoji'" in deployed.replace("\n", "")
+    assert "erase-and-evaluate/emoji-styles'" in deployed.replace("\n", "")
+    prefect("deployment", "run", "erase-and-evaluate/emoji", "--param", f"concepts={path}")
+    worked = prefect("worker", "start", "--pool", "gpu", "--run-once")
+    results = list((tmp_path / "work" / "results").glob("*.json"))
+    assert len(results) == 1, worked
+    figures = json.loads(results[0].read_text())
+    assert figures["model"] == "cpe-few"
+    assert figures["erased"]["count"] == 2
+    assert Path(figures["report"]).exists()
+    for key in ("few-results", "few-report", "few-pictures"):
+        assert key in prefect("artifact", "inspect", key)
