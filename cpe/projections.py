@@ -69,13 +69,16 @@ class BaseProjections:
         return self.gram.shape[0]
 
     @classmethod
-    def of(cls, unet: nn.Module, *, tokens: int, dtype: torch.dtype = torch.float32) -> "BaseProjections":
+    def of(
+        cls, unet: nn.Module, *, tokens: int, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    ) -> "BaseProjections":
         """Reads a U-Net; sums run in float64, then everything is cast to the dtype.
 
         Args:
             unet: the network.
             tokens: prompt length T.
             dtype: of the training that follows.
+            device: where it will run.
         """
         found = find_projections(unet)
         matrices = [module.weight.detach().double().cpu() for module in found.values()]  # (O, D)
@@ -86,10 +89,10 @@ class BaseProjections:
         groups = []
         for width in sorted(set(widths)):
             sites = tuple(i for i, w in enumerate(widths) if w == width)
-            groups.append(WidthGroup(sites, torch.stack([matrices[i] for i in sites]).to(dtype)))
-        weights = torch.tensor(shares, dtype=torch.float64).to(dtype)
+            groups.append(WidthGroup(sites, torch.stack([matrices[i] for i in sites]).to(device, dtype)))
+        weights = torch.tensor(shares, dtype=torch.float64).to(device, dtype)
         assert isinstance(gram, Tensor)
-        return cls(tuple(found), widths, weights, tuple(groups), gram.to(dtype), tokens)
+        return cls(tuple(found), widths, weights, tuple(groups), gram.to(device, dtype), tokens)
 
 
 def _travel_weight(unet: nn.Module, name: str, tokens: int) -> float:

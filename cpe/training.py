@@ -89,7 +89,7 @@ def fresh_gates(concepts: Sequence[ConceptTexts], base: BaseProjections, config:
             )
     generators = [texts.generator() for texts in concepts]
     gates = Gates.fresh(config.gate, base.text_width, base.widths, generators)
-    return gates.map(lambda tensor: tensor.to(base.gram.dtype))
+    return gates.map(lambda tensor: tensor.to(base.gram))
 
 
 def train(
@@ -107,7 +107,12 @@ def train(
         base: the model's projections.
         empty: the empty prompt's embedding, (T, D).
         config: the preset.
+
+    Raises:
+        ValueError: concepts with different numbers of target prompts.
     """
+    if len({texts.target.shape for texts in concepts}) > 1:
+        raise ValueError("concepts that train together need the same number of target prompts; train them in groups")
     generators = [torch.Generator().manual_seed(texts.seed + 1) for texts in concepts]
     target = torch.stack([texts.target for texts in concepts])  # (N, K, T, D)
     surrogate = torch.stack([texts.surrogate for texts in concepts])
@@ -196,9 +201,9 @@ def draw_anchors(anchors: Tensor, config: TrainingConfig, generator: torch.Gener
     count = config.anchors_per_step
     rows = torch.randint(len(anchors), (2 * count,), generator=generator)
     drawn = anchors[rows].to(torch.promote_types(anchors.dtype, torch.float32))
-    noise = torch.randn(drawn.shape, generator=generator, dtype=drawn.dtype)
+    noise = torch.randn(drawn.shape, generator=generator, dtype=drawn.dtype).to(drawn.device)
     drawn = drawn + config.anchor_noise * drawn.norm(dim=-1, keepdim=True) * noise
-    share = torch.rand(count, 1, 1, generator=generator, dtype=drawn.dtype)
+    share = torch.rand(count, 1, 1, generator=generator, dtype=drawn.dtype).to(drawn.device)
     return drawn[count:].lerp(drawn[:count], share)
 
 
@@ -211,4 +216,4 @@ def _fresh_copies(count: int, target: Tensor, generators: Sequence[torch.Generat
     tokens, width = target.shape[2:]
     bound = (tokens * width) ** -0.5 / width**2
     drawn = [torch.rand(count, tokens, width, generator=g, dtype=target.dtype) for g in generators]
-    return (torch.stack(drawn) * 2 - 1) * bound
+    return ((torch.stack(drawn) * 2 - 1) * bound).to(target.device)

@@ -26,10 +26,11 @@ def erase_and_evaluate(concepts: str = "emoji") -> dict[str, Any]:
     clock = Clock()
     with clock.stage("prepare"):
         plan = prepare_concepts(concepts)
-    with clock.stage("encode"):
-        encode_concepts(plan)
-    with clock.stage("train"):
         missing = plan_training(plan)
+    with clock.stage("encode"):
+        for group in missing:
+            encode_concepts(plan, group)
+    with clock.stage("train"):
         for group in missing:
             train_gates(plan, group)
         bundle = assemble_bundle(plan)

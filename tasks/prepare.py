@@ -72,6 +72,10 @@ class Plan(BaseModel):
         """The bundle's id."""
         return content_hash(self.bundle_manifest)[:24]
 
+    def gates_of(self, concepts: Sequence[str]) -> list[GatePlan]:
+        """Returns these concepts' gates, in the order of the list."""
+        return [gate for gate in self.gates if gate.concept in concepts]
+
     def evaluation(self) -> list[EvaluationPrompt]:
         """Returns the prompts pictures are drawn for."""
         from cpe.embedded.subjects import NOUNS, STYLES
@@ -150,13 +154,13 @@ def _rankings(concept_list: ConceptList, pipe: Any, notes: list[str]) -> dict[st
 
 
 @task(retries=1)
-def encode_concepts(plan: Plan) -> str:
-    """Encodes every prompt the missing gates learn from, once, into the work folder's cache."""
+def encode_concepts(plan: Plan, concepts: list[str]) -> str:
+    """Encodes every prompt that these concepts' gates learn from, once, into the work folder's cache."""
     places = Places.from_environment()
-    missing = [gate for gate in plan.gates if not places.store().has(f"gates/{gate.address}")]
-    path = embeddings_path(places, plan, missing)
-    if missing and not path.exists():
-        _encode(places, plan, missing, path)
+    gates = plan.gates_of(concepts)
+    path = embeddings_path(places, plan, gates)
+    if not path.exists():
+        _encode(places, plan, gates, path)
     return path.stem
 
 

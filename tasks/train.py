@@ -27,26 +27,27 @@ def missing_gates(plan: Plan) -> list[GatePlan]:
 @task
 def plan_training(plan: Plan) -> list[list[str]]:
     """Returns the concepts still to be trained, in groups that train as one batch."""
-    concepts = [gate.concept for gate in missing_gates(plan)]
-    return [concepts[start : start + GATES_AT_ONCE] for start in range(0, len(concepts), GATES_AT_ONCE)]
+    from cpe.models import chunks
+
+    by_names: dict[int, list[str]] = {}  # gates that train together need the same number of prompts
+    for gate in missing_gates(plan):
+        by_names.setdefault(len(gate.names), []).append(gate.concept)
+    return [list(group) for alike in by_names.values() for group in chunks(alike, GATES_AT_ONCE)]
 
 
 @task(retries=1)
 def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
     """Trains gates stage by stage, stores each, and returns their addresses."""
-    import torch
-
-    from cpe.models import load_pipeline
     from cpe.projections import BaseProjections
     from cpe.training import ConceptTexts, fresh_gates, steps_in_all, train
 
     places = Places.from_environment()
-    torch.set_num_threads(places.threads)
     config = plan.concepts.training_config
-    chosen = [gate for gate in plan.gates if gate.concept in concepts]
-    rows, embeddings = load_embeddings(places, plan, missing_gates(plan) or chosen)
-    pipe = load_pipeline(plan.concepts.base_model, device="cpu")
-    base = BaseProjections.of(pipe.unet, tokens=embeddings.shape[1])
+    chosen = plan.gates_of(concepts)
+    rows, embeddings = load_embeddings(places, plan, chosen)
+    pipe = places.loaded(plan.concepts.base_model)
+    base = BaseProjections.of(pipe.unet, tokens=embeddings.shape[1], device=pipe.device)
+    embeddings = embeddings.to(pipe.device)
     texts = []
     for gate in chosen:
         parts = {

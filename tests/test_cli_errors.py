@@ -90,23 +90,24 @@ def test_a_store_that_cannot_be_written_is_refused(work, monkeypatch):
 
 
 def test_a_full_disk_is_said_and_leaves_no_artifact(work, monkeypatch):
-    import tasks.train as training
+    from tasks.draw import draw_pictures
     from tasks.places import Places
-    from tasks.prepare import GatePlan
+    from tasks.prepare import prepare_concepts
 
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("artifacts.folder._copy_file", full)
+    small = {"targets": ["rose"], "kept": ["cat"], "evaluation": {"templates": ["a {}"], "seeds": 1}}
+    plan = prepare_concepts.fn(write_list(work, **small))
     store = Places.from_environment().store()
-    (work / "gate").mkdir()
-    (work / "gate" / "manifest.json").write_text("{}")
-    with pytest.raises(OSError, match=r"[Ss]pace|full"):
-        store.put("gates/one", work / "gate")
-    assert not store.has("gates/one")
-    assert store.keys("gates") == []
-    assert training.GATES_AT_ONCE > 0
-    assert GatePlan.__name__
+    with monkeypatch.context() as patch:
+        patch.setattr("artifacts.folder._copy_file", full)
+        with pytest.raises(OSError, match=r"[Ss]pace|full"):
+            draw_pictures.fn(plan, None)
+    assert store.keys("pictures") == []
+    monkeypatch.setattr("cpe.generation.generate", None)
+    address = draw_pictures.fn(plan, None)
+    assert store.has(f"pictures/{address}"), "with room again, what was drawn is stored without drawing it again"
 
 
 def test_an_unknown_registered_model_is_refused(work):
