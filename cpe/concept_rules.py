@@ -139,8 +139,6 @@ def _training_problems(preset: Any, changes: Any) -> Iterator[Problem]:
     where: Loc = ("training", "changes")
     if not isinstance(preset, str) or preset not in PRESETS or not isinstance(changes, Mapping):
         return
-    if "anchor_neighbors" in changes:
-        yield Problem((*where, "anchor_neighbors"), "is set by anchors.neighbors; change it there")
     if not isinstance(changes.get("gate", {}), Mapping):
         yield Problem((*where, "gate"), f"must be a mapping of keys, got {show(changes['gate'])}")
         return

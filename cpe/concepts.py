@@ -138,10 +138,8 @@ class ConceptList(Settings):
 
     @property
     def training_config(self) -> TrainingConfig:
-        """The preset with the list's changes and its number of neighbours."""
-        return training_config(
-            self.training.preset, self.training.changes | {"anchor_neighbors": self.anchors.neighbors}
-        )
+        """The preset with the list's changes."""
+        return training_config(self.training.preset, self.training.changes)
 
     @property
     def content_hash(self) -> str:

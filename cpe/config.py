@@ -42,7 +42,6 @@ class TrainingConfig(Settings):
         targets_per_step: prompts of the target a step erases.
         anchors_per_step: anchors a step holds still, besides the empty prompt.
         anchor_noise: noise on anchors, as a share of each token's norm.
-        anchor_neighbors: names nearest to the target that serve as anchors, besides the general words.
         strength: η, how far past the surrogate the target is moved.
         anchor_weight: λ, weight of the anchoring loss.
         warmup_steps: linear warm-up of every stage.
@@ -60,7 +59,6 @@ class TrainingConfig(Settings):
     targets_per_step: int = Field(1, ge=1)
     anchors_per_step: int = Field(32, ge=1)
     anchor_noise: float = Field(0.001, ge=0)
-    anchor_neighbors: int = Field(50, ge=0)
     strength: float = Field(0.3, ge=0)
     anchor_weight: float = Field(1e5, ge=0)
     warmup_steps: int = Field(5, ge=0)
@@ -88,7 +86,6 @@ PRESETS: dict[str, TrainingConfig] = {
         adversary_steps=100,
         copies=8,
         targets_per_step=4,
-        anchor_neighbors=14,
         anchor_weight=1e5,
     ),
 }

@@ -89,13 +89,7 @@ class Eraser:
     @torch.no_grad()
     def openness(self, text: Tensor) -> Tensor:
         """Returns how open each gate is at each token, (N, B, T) in 0..1, for text (B, T, D)."""
-        self._check_width(text)
-        opened = []
-        for part in self._parts:
-            for start in range(0, len(part.gates), GATES_AT_ONCE):
-                gates = _like(part.gates[start : start + GATES_AT_ONCE], text)
-                opened.append(gate_codes(gates, text[None])[0][..., 0])
-        return torch.cat(opened)
+        return self._scores(text).sigmoid()
 
     @torch.no_grad()
     def residuals(self, text: Tensor) -> dict[str, Tensor]:
@@ -113,7 +107,7 @@ class Eraser:
         if text.dim() == 2:
             return {name: value[0] for name, value in self.residuals(text[None]).items()}
         computed = text if text.dtype == torch.float64 else text.float()
-        winner = self.openness(computed).argmax(dim=0)  # (B, T)
+        winner = self._scores(computed).argmax(dim=0)  # (B, T); scores still differ where openness rounds to 1
         total = computed.new_zeros(*text.shape[:2], sum(self._widths))
         first = 0
         for part in self._parts:
@@ -166,6 +160,16 @@ class Eraser:
             else:
                 module.forward = before
         self._attached = []
+
+    def _scores(self, text: Tensor) -> Tensor:
+        """Returns each gate's score at each token, (N, B, T)."""
+        self._check_width(text)
+        scores = []
+        for part in self._parts:
+            for start in range(0, len(part.gates), GATES_AT_ONCE):
+                gates = _like(part.gates[start : start + GATES_AT_ONCE], text)
+                scores.append(gate_codes(gates, text[None])[0][..., 0])
+        return torch.cat(scores)
 
     def _check_width(self, text: Tensor) -> None:
         width = self._parts[0].gates.text_width

@@ -6,6 +6,7 @@ One file may hold several gates of one shape (leading concept axis). Metadata ca
 
 # Axes: N concepts, D text width, O projection width, S adapter rank, R gate rank.
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -95,7 +96,21 @@ def read_gates(path: Path) -> LoadedGates:
         raise GateFileError(
             f"{path} is damaged or cut off ({error}); delete it and train or fetch that gate again"
         ) from None
+    _check_sum(path)
     return _from_tensors(tensors, metadata, path)
+
+
+def _check_sum(path: Path) -> None:
+    """Compares the file with the manifest beside it, if there is one that speaks of it."""
+    manifest = path.with_name(MANIFEST_NAME)
+    if path.name != FILE_NAME or not manifest.exists():
+        return
+    try:
+        expected = json.loads(manifest.read_text()).get("sha256")
+    except (ValueError, AttributeError):
+        raise GateFileError(f"{manifest} is damaged; fetch that gate again") from None
+    if expected is not None and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise GateFileError(f"{path} is not the file its manifest names (sha256 differs); fetch that gate again")
 
 
 def _from_tensors(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> LoadedGates:

@@ -93,14 +93,15 @@ class Gates:
 
 
 def gate_codes(gates: Gates, text: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns each gate's openness and its residuals before the up matrices.
+    """Returns each gate's score and its residuals before the up matrices.
 
     Args:
         gates: N gates.
         text: embeddings (N, B, T, D), or (1, B, T, D) for the same text in front of every gate.
 
     Returns:
-        Openness g, (N, B, T, 1), and codes α/S · g ⊙ A X D_l for all projections, (N, B, T, L·S).
+        Scores e v, (N, B, T, 1), whose sigmoid is the openness g, and codes α/S · g ⊙ A X D_l for all
+        projections, (N, B, T, L·S).
     """
     config = gates.config
     rank = config.gate_rank
@@ -110,5 +111,5 @@ def gate_codes(gates: Gates, text: Tensor) -> tuple[Tensor, Tensor]:
     key = query if config.tied_qk else mixed[..., -rank:]
     values = mixed[..., rank:] if config.tied_qk else mixed[..., rank:-rank]
     attended = (query @ key.transpose(-1, -2)).softmax(dim=-1) @ values  # (N, B, T, 1 + L·S)
-    openness = attended[..., :1].sigmoid()
-    return openness, config.alpha / config.adapter_rank * openness * attended[..., 1:]
+    score = attended[..., :1]
+    return score, config.alpha / config.adapter_rank * score.sigmoid() * attended[..., 1:]

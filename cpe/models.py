@@ -80,15 +80,24 @@ def load_pipeline(name: str, *, device: str | None = None) -> Any:
 
 
 def fingerprint(pipe: Any) -> str:
-    """Returns a hash of everything of a pipeline that determines its texts and pictures."""
+    """Returns a hash of everything of a pipeline that determines its texts and pictures.
+
+    It is the same in every process, and for weights loaded in single or in half precision.
+    """
     digest = hashlib.sha256()
     for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
         module = getattr(pipe, part, None)
         if isinstance(module, nn.Module):
             for key, tensor in sorted(module.state_dict().items()):
-                digest.update(f"{part}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    digest.update(repr(sorted(pipe.scheduler.config.items(), key=str)).encode())
+                digest.update(f"{part}.{key} {tuple(tensor.shape)}".encode())
+                same = tensor.detach().half() if tensor.is_floating_point() else tensor
+                digest.update(same.cpu().contiguous().numpy().data)
+    settings = {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")}
+    digest.update(type(pipe.scheduler).__name__.encode())
+    digest.update(repr(sorted(settings.items())).encode())
+    for part in ("tokenizer", "tokenizer_2"):
+        if getattr(pipe, part, None) is not None:
+            digest.update(repr(sorted(getattr(pipe, part).get_vocab().items())).encode())
     return digest.hexdigest()
 
 

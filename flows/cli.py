@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from safetensors import SafetensorError
 
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # errors reach the user once, as our own message
@@ -29,7 +30,7 @@ GatesOption = Annotated[
         "--gates", help="Gates to erase with: a file, a folder, or a registered model such as cpe-emoji@champion."
     ),
 ]
-BAD_INPUT = (ValueError, OSError, LookupError, RuntimeError, ImportError)
+BAD_INPUT = (ValueError, OSError, LookupError, RuntimeError, ImportError, SafetensorError)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -119,7 +120,9 @@ def generate(
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("work/generated"),
     gates: GatesOption = None,
     model: Annotated[str, typer.Option(help="Base model: embedded, a folder, or a hub name.")] = "embedded",
-    profile: Annotated[str, typer.Option(help="How pictures are made; a named profile.")] = "embedded",
+    profile: Annotated[
+        str | None, typer.Option(help="How pictures are made; default: embedded for that model, else cpe.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Pictures a prompt: seeds 0, 1, ...")] = 1,
 ) -> None:
     """Draw pictures, with or without concepts erased."""
@@ -130,23 +133,24 @@ def generate(
     from tasks.places import Places
     from tasks.progress import progress
 
+    profile = profile or ("embedded" if model == "embedded" else "cpe")
     if profile not in PROFILES:
         raise ValueError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
     eraser = Eraser.load(_gates_path(gates)) if gates else None
     pipe = Places.from_environment().loaded(model)
-    out.mkdir(parents=True, exist_ok=True)
     jobs = [
         PictureJob(f"{row * seeds + seed:05d}", prompt, seed)
         for row, prompt in enumerate(prompts)
         for seed in range(seeds)
     ]
+    index = [{"path": f"{job.picture_id}.png", "prompt": job.prompt, "seed": job.seed} for job in jobs]
     erasing: Any = eraser.attached(pipe) if eraser else nullcontext()
     with erasing, progress("drawing", len(jobs), "picture") as done:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "pictures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False))
         for job, picture in draw(pipe, jobs, PROFILES[profile]):
             picture.save(out / f"{job.picture_id}.png")
             done()
-    index = [{"path": f"{job.picture_id}.png", "prompt": job.prompt, "seed": job.seed} for job in jobs]
-    (out / "pictures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False))
     print(f"{len(jobs)} pictures in {out}, listed in pictures.json")
 
 

@@ -1,6 +1,7 @@
 """Generation: the evaluation's pictures, before and after erasing, from the same seeds."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,13 +21,12 @@ from tasks.train import bundle_folder
 
 def pictures_address(plan: Plan, bundle: str | None) -> str:
     """Returns the address of a set of pictures: everything that determines them."""
-    prompts = [row.prompt for row in plan.evaluation()]
     determined_by = {
         "base": plan.fingerprint,
         "profile": plan.profile.model_dump(exclude={"batch"}),
-        "prompts": prompts,
+        "prompts": [vars(row) for row in plan.evaluation()],
         "seeds": plan.concepts.evaluation.seeds,
-        "gates": sorted(gate.address for gate in plan.gates) if bundle else [],
+        "bundle": bundle,
     }
     return content_hash(determined_by)[:24]
 
@@ -72,6 +72,7 @@ def draw_pictures(plan: Plan, bundle: str | None) -> str:
     manifest = {"format": 1, "profile": plan.profile.model_dump(), "bundle": bundle, "base": plan.fingerprint}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
     places.store().put(f"pictures/{address}", folder)
+    shutil.rmtree(folder)
     return address
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from prefect import task
 
-from artifacts.hashing import content_hash
+from artifacts.hashing import content_hash, file_hash
 from artifacts.tables import IMAGES, SCORES, read_table, write_table
-from cpe.concepts import ConceptList
 from cpe.metrics.score import Score
 from tasks.places import Places
 from tasks.prepare import Plan
@@ -20,7 +19,6 @@ from tasks.train import bundle_folder
 MEASURES = 1  # raised when the same pictures would get other scores
 EMBEDDED_FEATURES = "over the embedded classifier's features"
 PHASES = ("before", "after")
-CLASSIFIED_DOMAINS = ("noun", "style")
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,11 @@ def measure(plan: Plan, bundle: str, before: str, after: str) -> str:
     Returns:
         The scores' address.
     """
+    from cpe.models import EMBEDDED_FOLDER
+
     places = Places.from_environment()
-    _require_classifier(plan.concepts)
-    address = content_hash([MEASURES, plan.concepts.domain, bundle, before, after])[:24]
+    seen_by = [file_hash(EMBEDDED_FOLDER / name / "model.safetensors") for name in ("classifier", "clip")]
+    address = content_hash([MEASURES, plan.concepts.domain, seen_by, bundle, before, after])[:24]
     if places.store().has(f"scores/{address}"):
         return address
     rows = _prompt_rows(plan, places.fetched(f"pictures/{before}"))
@@ -93,14 +93,6 @@ def measure(plan: Plan, bundle: str, before: str, after: str) -> str:
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
         places.store().put(f"scores/{address}", folder)
     return address
-
-
-def _require_classifier(concepts: ConceptList) -> None:
-    if concepts.domain not in CLASSIFIED_DOMAINS:
-        raise ValueError(
-            f"list {concepts.name!r} is of domain {concepts.domain!r}, for which there is no recogniser yet; "
-            f"pictures can be measured for {' and '.join(CLASSIFIED_DOMAINS)}"
-        )
 
 
 def _prompt_rows(plan: Plan, pictures: Path) -> list[dict[str, Any]]:
@@ -196,19 +188,26 @@ def _openness(places: Places, plan: Plan, bundle: str) -> list[dict[str, Any]]:
     shown = []
     for index, row in enumerate(prompts):
         tokens = token_words(pipe, row.prompt)
-        name = set(token_words(pipe, row.concept)[1:-1])
+        name = token_words(pipe, row.concept)[1:-1]
+        places_of_name = _places(name, tokens)
         shown.append(
             {
                 "concept": row.concept,
                 "role": row.role,
                 "prompt": row.prompt,
                 "tokens": tokens,
-                "of_concept": [token in name for token in tokens],
+                "of_concept": [place in places_of_name for place in range(len(tokens))],
                 "gates": list(eraser.concepts),
                 "openness": [[round(v, 4) for v in gate[: len(tokens)].tolist()] for gate in openness[:, index]],
             }
         )
     return shown
+
+
+def _places(name: list[str], tokens: list[str]) -> set[int]:
+    """Returns where the name's tokens stand, one after the other, among the prompt's."""
+    starts = [i for i in range(len(tokens) - len(name) + 1) if tokens[i : i + len(name)] == name]
+    return {start + offset for start in starts for offset in range(len(name))}
 
 
 def _openness_scores(openness: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Where things are: work folder, artifact store, tracking server; from the environment."""
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from artifacts.hashing import content_hash
 from artifacts.registry import Registry
-from artifacts.store import Store, open_store
+from artifacts.store import Store, StoreError, open_store
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Places:
             raise ValueError(f"CPE_THREADS must be a whole number of at least 1, got {threads!r}")
         return cls(
             work=work,
-            store_url=environment.get("CPE_STORE", f"file://{work / 'store'}"),
+            store_url=environment.get("CPE_STORE", (work / "store").as_uri()),
             tracking_uri=environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{work / 'mlflow.db'}"),
             device=environment.get("CPE_DEVICE"),
             threads=int(threads),
@@ -61,8 +63,15 @@ class Places:
         return Registry(self.tracking_uri, artifact_root=artifact_root)
 
     def fetched(self, key: str) -> Path:
-        """Returns a local, verified copy of a stored artifact."""
-        return self.store().fetch(key, self.work / "fetched" / key)
+        """Returns a local, verified copy of a stored artifact; each store has copies of its own."""
+        target = self.work / "fetched" / content_hash(self.store_url)[:8] / key
+        try:
+            return self.store().fetch(key, target)
+        except StoreError:
+            if not target.exists():
+                raise
+            shutil.rmtree(target)  # a copy of what was stored under this key before
+            return self.store().fetch(key, target)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -57,11 +57,10 @@ class Plan(BaseModel):
 
     @property
     def bundle_manifest(self) -> dict[str, Any]:
-        """What determines the bundle: the list's version and its gates."""
+        """What determines the bundle: the list's name, base model and gates."""
         return {
             "format": 1,
             "list": self.concepts.name,
-            "list_hash": self.concepts.content_hash,
             "base_model": self.concepts.base_model,
             "base_fingerprint": self.fingerprint,
             "gates": {gate.concept: gate.address for gate in self.gates},
@@ -102,6 +101,7 @@ def prepare_concepts(concepts: str) -> Plan:
     places = Places.from_environment()
     path = find_list(concepts)
     concept_list = load_list(path)
+    _require_recogniser(concept_list)
     pipe = places.loaded(concept_list.base_model)
     mark = fingerprint(pipe)
     notes: list[str] = []
@@ -109,7 +109,12 @@ def prepare_concepts(concepts: str) -> Plan:
     gates = []
     for target in concept_list.targets:
         anchors = anchor_names(concept_list, target.name, rankings[target.name])
-        surrogate = target.surrogate or concept_list.surrogate
+        if not anchors:
+            raise ValueError(
+                f"{path}: nothing is left to anchor {target.name!r} once erased and kept names are taken out; "
+                "add anchors.general words or names to anchors.pool"
+            )
+        surrogate = concept_list.surrogate_of(target.name)
         names = (target.name, *target.aliases)
         determined_by = {
             "algorithm": ALGORITHM,
@@ -126,24 +131,34 @@ def prepare_concepts(concepts: str) -> Plan:
     return Plan(source=str(path), concepts=concept_list, fingerprint=mark, gates=tuple(gates), notes=tuple(notes))
 
 
+def _require_recogniser(concept_list: ConceptList) -> None:
+    """Refuses what the embedded classifier cannot recognise: it would pass for erased without being seen.
+
+    Raises:
+        ValueError: a domain, target or kept name that the classifier does not know.
+    """
+    from cpe.embedded.subjects import NOUNS, STYLES
+
+    known = {"noun": NOUNS, "style": STYLES}.get(concept_list.domain)
+    if known is None:
+        raise ValueError(
+            f"list {concept_list.name!r} is of domain {concept_list.domain!r}, for which there is no recogniser yet; "
+            "pictures can be measured for noun and style"
+        )
+    for name in (*(target.name for target in concept_list.targets), *concept_list.kept):
+        if name not in known:
+            raise ValueError(
+                f"list {concept_list.name!r}: the classifier does not know the {concept_list.domain} {name!r}, so "
+                f"erasing or keeping it cannot be measured; it knows {', '.join(known)}"
+            )
+
+
 def _rankings(concept_list: ConceptList, pipe: Any, notes: list[str]) -> dict[str, list[str]]:
-    """Returns the pool of anchors for each target, nearest first."""
+    """Returns the candidates for each target's anchors, nearest first."""
     pool = list(concept_list.anchors.pool)
     targets = [target.name for target in concept_list.targets]
     if concept_list.anchors.by == "word2vec":
-        from cpe.words.neighbors import WordVectors
-
-        vectors = WordVectors.load(concept_list.anchors.vectors)
-        ranked = {}
-        for target in targets:
-            ranking = vectors.rank(target, pool)
-            ranked[target] = [*ranking.names, *ranking.unknown]
-            if not ranking.phrase.exact:
-                notes.append(
-                    f"{target!r} has no vector of its own; neighbours are those of the mean of "
-                    f"{', '.join(ranking.phrase.found)}"
-                )
-        return ranked
+        return {target: _nearest_words(concept_list, target, notes) for target in targets}
     from cpe.models import encode_prompts
     from cpe.words.by_text import rank_by_embedding
 
@@ -151,6 +166,28 @@ def _rankings(concept_list: ConceptList, pipe: Any, notes: list[str]) -> dict[st
         embedded = encode_prompts(pipe, [*targets, *pool], progress=done)
     candidates = dict(zip(pool, embedded[len(targets) :], strict=True))
     return {t: rank_by_embedding(embedded[i], candidates) for i, t in enumerate(targets)}
+
+
+def _nearest_words(concept_list: ConceptList, target: str, notes: list[str]) -> list[str]:
+    """Returns the pool, or the whole vocabulary if there is none, by Word2Vec; notes what has no vector."""
+    from cpe.words.neighbors import WordVectors
+
+    anchors = concept_list.anchors
+    vectors = WordVectors.load(anchors.vectors)
+    phrase = vectors.vector(target)
+    if not phrase.exact:
+        missing = f", {', '.join(phrase.missing)} unknown" if phrase.missing else ""
+        notes.append(
+            f"{target!r} has no word vector of its own; its neighbours are those of the mean of "
+            f"{', '.join(phrase.found)}{missing}."
+        )
+    if not anchors.pool:
+        left_out = [*concept_list.erased_names, *concept_list.kept]
+        return [found.name for found in vectors.neighbors(target, anchors.neighbors, exclude=left_out)]
+    ranking = vectors.rank(target, list(anchors.pool))
+    if ranking.unknown:
+        notes.append(f"No word vector, so no anchor of {target!r}: {', '.join(ranking.unknown)}.")
+    return list(ranking.names)
 
 
 @task(retries=1)

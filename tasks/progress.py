@@ -30,10 +30,10 @@ class Progress:
             update_progress_artifact(self._artifact, progress=100.0 * self._bar.n / max(1, self._total))
 
     def finish(self) -> None:
-        """Closes the bar and completes the artifact."""
+        """Closes the bar and brings the artifact up to date."""
         self._bar.close()
         if self._artifact is not None:
-            update_progress_artifact(self._artifact, progress=100.0)
+            update_progress_artifact(self._artifact, progress=100.0 * self._bar.n / max(1, self._total))
 
 
 @contextmanager

@@ -101,14 +101,14 @@ class Registered:
         version: its version.
         run_id: the MLflow run that holds the bundle.
         champion: whether it carries that alias now.
-        fresh: whether this run registered it; False means that it was there already.
+        decided: whether it was champion once; then its promotion, or a rollback since, is left alone.
     """
 
     model: str
     version: int
     run_id: str
     champion: bool
-    fresh: bool
+    decided: bool
 
 
 @task(retries=2, retry_delay_seconds=2)
@@ -116,11 +116,11 @@ def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mappi
     """Registers the bundle as `cpe-<list>` with its scores as tags; the same results are registered once."""
     places = Places.from_environment()
     registry, scores = places.registry(), Scores.of(places, scores_address)
-    model = f"cpe-{plan.concepts.name}"
+    model = plan.concepts.model_name
     existing = registry.find(model, "scores", scores_address)
     if existing is not None:
         found = registry.resolve(f"{model}/{existing}")
-        return Registered(model, existing, found.run_id, "champion" in found.aliases, fresh=False)
+        return Registered(model, existing, found.run_id, "champion" in found.aliases, "promoted_at" in found.tags)
     domain = plan.concepts.domain
     metrics = {
         f"{row['metric']}_{row['role']}_{row['phase']}": row["value"] for row in scores.rows if row["group"] == "all"
@@ -134,9 +134,9 @@ def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mappi
         "list_hash": plan.concepts.content_hash,
         "base_model": plan.concepts.base_model,
         "profile": plan.profile.name,
-        "erased_accuracy": f"{scores.value(f'{domain}_accuracy', 'after', 'erased'):.4f}",
-        "kept_accuracy": f"{scores.value(f'{domain}_accuracy', 'after', 'kept') or 0:.4f}",
-        "h0": f"{scores.value('h0', 'after', 'all') or 0:.4f}",
+        "erased_accuracy": _tag(scores.value(f"{domain}_accuracy", "after", "erased")),
+        "kept_accuracy": _tag(scores.value(f"{domain}_accuracy", "after", "kept")),
+        "h0": _tag(scores.value("h0", "after", "all")),
         "fell_short": "; ".join(short) or "nothing",
     }
     run_id = registry.record_run(
@@ -154,19 +154,26 @@ def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mappi
         },
     )
     number = registry.register(model, run_id, "bundle", tags=tags, description=_description(plan))
-    return Registered(model, number, run_id, champion=False, fresh=True)
+    return Registered(model, number, run_id, champion=False, decided=False)
 
 
 @task(retries=2, retry_delay_seconds=2)
 def promote_if_good(plan: Plan, registered: Registered, scores_address: str) -> bool:
-    """Makes the version champion if every bar of its list holds; returns whether it is champion now."""
+    """Makes a new version champion if every bar of its list holds; returns whether it is champion now.
+
+    A version that was champion before is left as it is: if somebody rolled back, running again does not undo it.
+    """
     places = Places.from_environment()
     bars = judge(plan, Scores.of(places, scores_address))
-    if not bars or not all(bar.holds for bar in bars):
+    if registered.decided or not bars or not all(bar.holds for bar in bars):
         return registered.champion
     reason = "; ".join(f"{bar.name} {100 * (bar.value or 0):.1f} % ({bar.bound})" for bar in bars)
     places.registry().promote(registered.model, registered.version, reason=reason)
     return True
+
+
+def _tag(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4f}"
 
 
 def _description(plan: Plan) -> str:

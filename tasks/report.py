@@ -1,9 +1,9 @@
 """The report of a run: gathers what is stored and writes one HTML file."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +38,9 @@ def write_report(
 ) -> str:
     """Writes the run's report into the work folder, adds it to the MLflow run, and returns its path."""
     places = Places.from_environment()
+    path = places.work / "reports" / f"{plan.concepts.name}-v{registered.version}.html"
+    if path.exists() and not trained:
+        return str(path)  # the report of the run that made this version stays
     scores = Scores.of(places, scores_address)
     detail = json.loads((places.fetched(f"scores/{scores_address}") / "detail.json").read_text())
     folders = {phase: places.fetched(f"pictures/{address}") for phase, address in pictures.items()}
@@ -74,9 +77,7 @@ def write_report(
             notes=_notes(plan, scores, sum(len(group) for group in trained)),
         )
     )
-    folder = places.work / "reports"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{plan.concepts.name}-v{registered.version}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".part").write_text(html)
     path.with_suffix(".part").replace(path)
     places.registry().attach(registered.run_id, {"report": path})
@@ -218,7 +219,7 @@ def _losses(manifests: Mapping[str, dict[str, Any]]) -> list[page.LossCurve]:
 
 def _repeat(plan: Plan, registered: Registered, pictures: Mapping[str, str], scores: str) -> dict[str, Any]:
     return {
-        "command": f"cpe erase {plan.source}",
+        "command": f"cpe erase {shlex.quote(plan.source)}",
         "list": plan.concepts.model_dump(mode="json"),
         "list hash": plan.concepts.content_hash,
         "training": plan.concepts.training_config.model_dump(),
@@ -228,7 +229,7 @@ def _repeat(plan: Plan, registered: Registered, pictures: Mapping[str, str], sco
         "bundle": plan.bundle,
         "pictures": dict(pictures),
         "scores": scores,
-        "registered": asdict(registered),
+        "run": registered.run_id,
         "packages": {name: version(name) for name in PACKAGES},
     }
 

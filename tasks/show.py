@@ -21,7 +21,9 @@ def show_results(results: dict[str, Any]) -> None:
     ]
     rows.append({"measure": "H0", "before": None, "after": results["h0"], "count": None})
     model = f"{results['model']} version {results['version']}{', champion' if results['champion'] else ''}"
-    create_table_artifact(table=rows, key=f"{results['list']}-results", description=f"{results['list']}: {model}")
+    create_table_artifact(
+        table=rows, key=f"{results['list'].lower()}-results", description=f"{results['list']}: {model}"
+    )
 
 
 def show_report(name: str, report: Path, before: Sequence[bytes], after: Sequence[bytes]) -> None:
@@ -35,12 +37,14 @@ def show_report(name: str, report: Path, before: Sequence[bytes], after: Sequenc
     """
     if TaskRunContext.get() is None:
         return
-    create_link_artifact(link=report.as_uri(), link_text=report.name, key=f"{name}-report", description="Report")
+    create_link_artifact(
+        link=report.as_uri(), link_text=report.name, key=f"{name.lower()}-report", description="Report"
+    )
     if before:
         sheet = base64.b64encode(contact_sheet([before, after])).decode()
         create_image_artifact(
             image_url=f"data:image/png;base64,{sheet}",
-            key=f"{name}-pictures",
+            key=f"{name.lower()}-pictures",
             description="Erased concepts: before above, after below, same prompts and seeds.",
         )
 

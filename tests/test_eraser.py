@@ -1,5 +1,8 @@
 """Attaching gates to a pipeline: exact, reversible, and never stale."""
 
+import hashlib
+import json
+
 import plain
 import pytest
 import torch
@@ -80,6 +83,16 @@ def test_residuals_follow_the_most_open_gate_of_each_token(pipe):
 def test_order_of_concepts_does_not_matter(pipe):
     parts = [gates_for(pipe, GateConfig(gate_rank=rank), seed=rank) for rank in (3, 4, 5)]
     text = encode_prompts(pipe, ["a tiger in the style of noto"])
+    one, other = Eraser(parts).residuals(text), Eraser(parts[::-1]).residuals(text)
+    assert all(torch.equal(one[site], other[site]) for site in one)
+
+
+def test_order_of_concepts_does_not_matter_where_openness_rounds_to_one(pipe):
+    parts = [gates_for(pipe, GateConfig(gate_rank=4), seed=seed) for seed in (1, 2)]
+    parts[0].gates.score.mul_(100)
+    parts[1].gates.query, parts[1].gates.score = parts[0].gates.query, 2 * parts[0].gates.score
+    text = encode_prompts(pipe, ["a tiger in the style of noto"])
+    assert (Eraser(parts).openness(text).min(dim=0).values == 1).any(), "the case needs ties"
     one, other = Eraser(parts).residuals(text), Eraser(parts[::-1]).residuals(text)
     assert all(torch.equal(one[site], other[site]) for site in one)
 
@@ -173,6 +186,19 @@ def test_a_cut_off_gate_file_is_refused_by_name(pipe, tmp_path):
         read_gates(path)
     with pytest.raises(FileNotFoundError, match=r"no gate file"):
         read_gates(tmp_path / "absent.safetensors")
+
+
+def test_a_gate_that_is_not_its_manifests_is_refused(pipe, tmp_path):
+    part = gates_for(pipe, GateConfig())
+    path = tmp_path / "gate.safetensors"
+    save_file(to_tensors(part.gates, part.sites), path, metadata_of(part.gates, part.concepts))
+    (tmp_path / "manifest.json").write_text(json.dumps({"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}))
+    read_gates(path)
+    flipped = bytearray(path.read_bytes())
+    flipped[-7] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(GateFileError, match="sha256 differs"):
+        Eraser.load(tmp_path)
 
 
 def test_a_gate_file_without_a_projection_is_refused(pipe, tmp_path):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from cpe.metrics.accuracy import accuracy, h0, harmonic
 from cpe.metrics.clip_score import clip_score
 from cpe.metrics.frechet import frechet_distance, kernel_distance
-from cpe.metrics.openness import openness_summary
 from cpe.metrics.score import Score, bootstrap_means, mean_score
 
 
@@ -178,19 +177,6 @@ def test_the_clip_score_is_the_models_own_logit() -> None:
     assert clip_score(images.bfloat16(), images.bfloat16() * 2, scale).value == pytest.approx(100.0, rel=1e-6)
 
 
-def test_openness_is_told_apart_by_gate_and_by_token() -> None:
-    openness = torch.tensor([[[0.9, 0.1, 0.2], [0.0, 0.7, 0.3]], [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]])
-    mask = torch.tensor([[True, False, False], [False, True, False]])
-    first, second = openness_summary(openness, mask)
-    assert (first.target_mean, first.target_max) == pytest.approx((0.8, 0.9), rel=1e-6)
-    assert (first.other_mean, first.other_max) == pytest.approx((0.15, 0.3), rel=1e-6)
-    assert (first.target_tokens, first.other_tokens) == (2, 4)
-    assert second.target_mean == second.other_max == 0.5
-    counted = np.array([[1, 1, 0], [1, 1, 0]])
-    assert openness_summary(openness, mask, counted=counted)[0].other_mean == pytest.approx(0.05, rel=1e-6)
-    assert openness_summary(openness, torch.stack([mask, ~mask]))[1].target_tokens == 4
-
-
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -214,10 +200,6 @@ def test_openness_is_told_apart_by_gate_and_by_token() -> None:
         (lambda: frechet_distance(np.ones((2, 4)), np.full((2, 4), np.nan)), "features_b must be finite, row 0"),
         (lambda: kernel_distance(np.ones((2, 4, 1)), np.ones((2, 4))), "features_a must be"),
         (lambda: kernel_distance(np.ones((2, 4)), np.ones((2, 4)), subsets=0), "subsets must be at least 1"),
-        (lambda: openness_summary(np.ones((0, 1, 1)), np.ones((1, 1))), "at least one gate"),
-        (lambda: openness_summary(np.ones((1, 1, 2)), np.zeros((1, 2))), "gate 0 has no tokens of its target"),
-        (lambda: openness_summary(np.ones((1, 1, 2)), np.ones((1, 2))), "gate 0 has no other tokens"),
-        (lambda: openness_summary(np.ones((1, 1, 2)), np.ones((1, 3))), "target_token_mask must be"),
     ],
 )
 def test_what_cannot_be_scored_is_said(call, says: str) -> None:

@@ -1,6 +1,7 @@
 """Base models: the embedded one is real, and what cannot be loaded says why."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -60,15 +61,6 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(embedded):
     assert (one - other).abs().max() > 0.2
 
 
-def test_classifier_and_clip_know_nothing_of_noise(classifier):
-    noise = torch.rand(40, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    nouns, _, features = classify(classifier, noise)
-    assert features.shape == (40, 128)
-    assert (nouns == 0).sum() < 40 or (nouns == 1).sum() < 40
-    clip = load_clip()
-    assert clip.images(noise).shape == clip.texts(["a tiger"] * 40).shape
-
-
 def test_clip_prefers_the_noun_that_was_drawn(embedded):
     clip = load_clip()
     asked = [caption(noun) for noun in NOUNS[::4]]
@@ -103,6 +95,23 @@ def test_fingerprint_tells_models_apart():
     assert fingerprint(one) != fingerprint(same)
 
 
+def test_fingerprint_is_the_same_in_every_process_and_precision():
+    """Sets inside a scheduler's config come in an order that depends on the process."""
+    code = (
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from diffusers import PNDMScheduler\nfrom tiny import tiny_pipeline\nfrom cpe.models import fingerprint\n"
+        "pipe = tiny_pipeline()\n"
+        "pipe.scheduler = PNDMScheduler.from_config({'num_train_timesteps': 1000, 'steps_offset': 1})\n"
+        "print(fingerprint(pipe)); print(fingerprint(pipe.to(dtype=__import__('torch').float16)))"
+    )
+    seen = set()
+    for seed in ("1", "2", "3"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        seen.update(done.stdout.split())
+    assert len(seen) == 1, seen
+
+
 def test_unknown_model_names_are_refused_with_the_way_out():
     with pytest.raises(ModelError, match="give 'embedded', a folder in diffusers' layout, or a hub name"):
         load_pipeline("no such model")
@@ -127,7 +136,7 @@ def test_a_model_without_cross_attention_is_refused(tmp_path):
         up_block_types=("UpBlock2D",), norm_num_groups=4,
     )  # fmt: skip
     DDPMPipeline(unet, DDPMScheduler()).save_pretrained(tmp_path / "unconditional")
-    with pytest.raises(ValueError, match=r"no cross-attention|no usable model folder"):
+    with pytest.raises(ValueError, match="no cross-attention"):
         load_pipeline(str(tmp_path / "unconditional"))
 
 

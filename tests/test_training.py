@@ -1,8 +1,11 @@
 """Training moves only gates, repeats itself, keeps concepts apart, and erases."""
 
+import math
+
+import plain
 import pytest
 import torch
-from small import TOKENS, WIDTH, random_text, small_base, small_unet
+from small import TOKENS, WIDTH, as_plain, random_text, small_base, small_unet
 
 from cpe.config import GateConfig, TrainingConfig
 from cpe.objective import squared_error
@@ -130,3 +133,117 @@ def test_texts_of_another_width_are_refused(base):
 def test_a_network_without_cross_attention_is_refused():
     with pytest.raises(ValueError, match="no cross-attention"):
         find_projections(torch.nn.Linear(2, 2))
+
+
+class PlainTraining:
+    """The algorithm box written out for one concept, with the plain formulas and torch's Adam alone."""
+
+    def __init__(self, texts: ConceptTexts, empty: torch.Tensor, config: TrainingConfig) -> None:
+        unet = small_unet().double()
+        state = unet.state_dict()
+        names = [name for name, _ in unet.named_modules() if name.endswith((".to_k", ".to_v"))]
+        self.projections = [state[f"{name}.weight"] for name in names]
+        self.weights = plain.site_weights(state, names, TOKENS)
+        self.texts, self.empty, self.config = texts, empty[None], config
+        self.generator = torch.Generator().manual_seed(texts.seed + 1)
+        gates = fresh_gates([texts], small_base(), config)
+        self.gate = as_plain(gates)
+        self.parameters = [self.gate["query"], self.gate["score"], *self.gate["downs"], *self.gate["ups"]]
+        self.parameters = [p.clone() for p in self.parameters]
+        self._put_back()
+        self.losses: list[tuple[float, float, float]] = []
+
+    def _put_back(self) -> None:
+        sites = self.gate["sites"]
+        self.gate["query"], self.gate["score"], *rest = self.parameters
+        self.gate["downs"], self.gate["ups"] = rest[:sites], rest[sites:]
+
+    def error(self, text, offset):
+        return plain.error(text, offset, self.gate, self.projections, self.weights, alpha=1.0, tied=True)
+
+    def run(self) -> None:
+        config, shape = self.config, self.texts.target.shape
+        copies = self.texts.target[:0]
+        for stage in range(config.stages):
+            if stage:
+                bound = (shape[1] * shape[2]) ** -0.5 / shape[2] ** 2
+                drawn = torch.rand(config.copies, *shape[1:], generator=self.generator, dtype=torch.float64)
+                copies = self.search(((drawn * 2 - 1) * bound).requires_grad_()).detach()
+            self.erase(stage, copies)
+
+    def rate(self, step: int, steps: int, peak: float, cycles: int) -> float:
+        warmup = self.config.warmup_steps
+        if step < warmup:
+            return peak * step / warmup
+        share = cycles * (step - warmup) / (steps - warmup)
+        return peak * 0.5 * (1 + math.cos(math.pi * (share - math.floor(share))))
+
+    def targets(self):
+        count = self.config.targets_per_step
+        rows = torch.randint(len(self.texts.target), (count,), generator=self.generator)
+        target, surrogate = self.texts.target[rows], self.texts.surrogate[rows]
+        return target, (1 + self.config.strength) * (surrogate - target)
+
+    def anchors(self):
+        count, given = self.config.anchors_per_step, self.texts.anchors
+        rows = torch.randint(len(given), (2 * count,), generator=self.generator)
+        drawn = given[rows]
+        noise = torch.randn(drawn.shape, generator=self.generator, dtype=torch.float64)
+        drawn = drawn + self.config.anchor_noise * drawn.square().sum(-1, keepdim=True).sqrt() * noise
+        share = torch.rand(count, 1, 1, generator=self.generator, dtype=torch.float64)
+        return torch.cat([share * drawn[:count] + (1 - share) * drawn[count:], self.empty])
+
+    def erase(self, stage: int, copies) -> None:
+        config = self.config
+        steps = config.later_steps if stage else config.first_steps
+        peak, cycles = (config.later_rate, 1) if stage else (config.first_rate, 2)
+        optimizer = torch.optim.Adam([p.requires_grad_() for p in self.parameters])
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = self.rate(step, steps, peak, cycles)
+            target, offset = self.targets()
+            quiet = self.anchors()
+            paired = [i % len(target) for i in range(len(copies))]
+            erase = self.error(target, offset).mean()
+            attacked = target[paired] + copies
+            adversarial = self.error(attacked, offset[paired] - copies).mean() if len(copies) else erase * 0
+            anchor = self.error(quiet, torch.zeros_like(quiet)).mean()
+            optimizer.zero_grad()
+            (erase + adversarial + config.anchor_weight * anchor).backward()
+            optimizer.step()
+            self.losses.append((erase.item(), adversarial.item(), anchor.item()))
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+
+    def search(self, copies):
+        optimizer = torch.optim.Adam([copies])
+        for step in range(self.config.adversary_steps):
+            rate = self.rate(step, self.config.adversary_steps, self.config.adversary_rate, 1)
+            optimizer.param_groups[0]["lr"] = rate
+            target, _ = self.targets()
+            paired = [i % len(target) for i in range(len(copies))]
+            loss = self.error(target[paired] + copies, -copies).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            self.losses.append((loss.item(), 0.0, 0.0))
+        return copies
+
+
+def test_training_equals_the_algorithm_written_plainly_in_float64():
+    steps = {"first_steps": 14, "later_steps": 9, "adversary_steps": 8, "warmup_steps": 3, "later_rate": 4e-3}
+    config = CONFIG.model_copy(update=steps)
+    single = concept("a", 1)
+    texts = ConceptTexts("a", single.target.double(), single.surrogate.double(), single.anchors.double(), seed=1)
+    empty = random_text(1, seed=999)[0]
+    expected = PlainTraining(texts, empty, config)
+    expected.run()
+    base = small_base()
+    gates = fresh_gates([texts], base, config)
+    records = list(train(gates, [texts], base, empty, config))
+    losses = [(r.erase[0], r.adversarial[0], r.anchor[0]) for r in records]
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(expected.losses), rtol=1e-9, atol=1e-12)
+    for name in ("query", "score"):
+        torch.testing.assert_close(as_plain(gates)[name], expected.gate[name], rtol=1e-7, atol=1e-10)
+    for name in ("downs", "ups"):
+        for ours, plainly in zip(as_plain(gates)[name], expected.gate[name], strict=True):
+            torch.testing.assert_close(ours, plainly, rtol=1e-7, atol=1e-10)
