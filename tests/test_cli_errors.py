@@ -5,10 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from safetensors.torch import save_file
+from small import random_gates, small_base
 from test_flow import LIST
 from typer.testing import CliRunner
 
+from cpe.config import GateConfig
+from cpe.gatefile import metadata_of, to_tensors
 from cpe.models import EMBEDDED_FOLDER
 from flows.cli import app
 
@@ -65,10 +71,39 @@ def test_a_missing_list_is_refused(work):
     assert "no such concept list" in refused("erase", "nothing")
 
 
-def test_a_model_folder_without_cross_attention_is_refused(work):
+def test_a_model_without_cross_attention_is_refused(work):
+    unet = UNet2DModel(
+        sample_size=8, block_out_channels=(8,), layers_per_block=1, down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",), norm_num_groups=4,
+    )  # fmt: skip
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(work / "model")
+    assert "no cross-attention" in refused("evaluate", write_list(work, base_model=str(work / "model")))
+
+
+def test_a_model_folder_that_lacks_a_part_is_refused(work):
     shutil.copytree(EMBEDDED_FOLDER, work / "model")
     shutil.rmtree(work / "model" / "unet")
-    assert "model folder" in refused("evaluate", write_list(work, base_model=str(work / "model")))
+    assert "no usable model folder" in refused("evaluate", write_list(work, base_model=str(work / "model")))
+
+
+def test_gates_of_another_width_are_refused_and_leave_no_folder(work):
+    base = small_base(torch.float32)
+    gates = random_gates(GateConfig(gate_rank=4), base)
+    path = work / "narrow.safetensors"
+    save_file(to_tensors(gates, base.names), path, metadata_of(gates, ["rose"]))
+    message = refused("generate", "a rose", "--gates", str(path), "--out", str(work / "out"))
+    assert "expect text width 20, the pipeline has 96" in message
+    assert not (work / "out").exists()
+
+
+def test_concepts_that_cannot_be_measured_are_refused(work):
+    assert "does not know the noun 'zebra'" in refused("evaluate", write_list(work, targets=["zebra"]))
+    assert "no recogniser yet" in refused("evaluate", write_list(work, domain="celebrity"))
+
+
+def test_a_list_without_anchors_is_refused(work):
+    anchors = {"general": [], "pool": ["cat", "castle"]}
+    assert "nothing is left to anchor 'rose'" in refused("evaluate", write_list(work, anchors=anchors))
 
 
 def test_no_network_for_a_hub_name_says_so(work, monkeypatch):

@@ -89,7 +89,7 @@ def test_order_of_concepts_does_not_matter(pipe):
 
 def test_order_of_concepts_does_not_matter_where_openness_rounds_to_one(pipe):
     parts = [gates_for(pipe, GateConfig(gate_rank=4), seed=seed) for seed in (1, 2)]
-    parts[0].gates.score.mul_(100)
+    parts[0].gates.score.mul_(-100)
     parts[1].gates.query, parts[1].gates.score = parts[0].gates.query, 2 * parts[0].gates.score
     text = encode_prompts(pipe, ["a tiger in the style of noto"])
     assert (Eraser(parts).openness(text).min(dim=0).values == 1).any(), "the case needs ties"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_tables_join_by_row_and_every_picture_is_there(workplace):
         assert len(rows) == 4 * 2 * 2
         assert all((folder / row["path"]).exists() for row in rows)
         assert {row["bundle"] for row in rows} == {bundle}
-    scores = next((work / "fetched" / "scores").glob("*/scores.parquet"))
+    scores = next((work / "fetched").glob("*/scores/*/scores.parquet"))
     metrics = {row["metric"] for row in read_table(scores, SCORES)}
     assert metrics >= {
         "noun_accuracy", "style_accuracy", "h0", "clip_score", "fid_embedded", "kid_embedded", "gate_openness",
@@ -142,6 +143,45 @@ def test_adding_a_concept_trains_its_gate_alone(workplace):
     changed = path.with_name("changed.yaml")
     changed.write_text(yaml.safe_dump({**LIST, "surrogate": "animal"}))
     assert not {g.address for g in prepare_concepts.fn(str(changed)).gates} & {g.address for g in old.gates}
+
+
+def test_a_rollback_is_not_undone_by_running_again(workplace):
+    work, path, results = workplace
+    registry = Registry(f"sqlite:///{work / 'mlflow.db'}")
+    assert results["champion"], "the case needs a champion"
+    for alias in ("champion", "previous"):
+        with suppress(Exception):
+            registry.client.delete_registered_model_alias("cpe-few", alias)
+    again = erase_and_evaluate(str(path))
+    assert not again["champion"]
+    assert registry.resolve("cpe-few/1").aliases == ()
+    registry.promote("cpe-few", 1, reason="back again")
+
+
+def test_a_missed_bar_leaves_the_version_registered_and_not_champion(workplace):
+    work, path, _ = workplace
+    strict = path.with_name("strict.yaml")
+    strict.write_text(yaml.safe_dump({**LIST, "name": "strict", "bars": {"kept_ratio_at_least": 5.0}}))
+    results = erase_and_evaluate(str(strict))
+    assert results["gates"] == {"trained": 0, "reused": 2}, "the same gates under another list's name"
+    assert not results["champion"]
+    found = Registry(f"sqlite:///{work / 'mlflow.db'}").resolve("cpe-strict/1")
+    assert found.aliases == ()
+    assert "kept" in found.tags["fell_short"]
+
+
+def test_word2vec_finds_anchors_in_its_whole_vocabulary_or_in_the_pool(workplace):
+    _, path, _ = workplace
+    words = path.with_name("words.yaml")
+    anchors = {"general": ["animal"], "by": "word2vec", "neighbors": 5}
+    words.write_text(yaml.safe_dump({**LIST, "anchors": anchors}))
+    whole = prepare_concepts.fn(str(words)).gates[1]
+    assert len(whole.anchors) == 6
+    assert not {"rose", "pizza", "cat", "castle"} & set(whole.anchors)
+    words.write_text(yaml.safe_dump({**LIST, "anchors": {**anchors, "pool": ["bread", "zzqqxx", "taco"]}}))
+    plan = prepare_concepts.fn(str(words))
+    assert set(plan.gates[1].anchors) == {"animal", "bread", "taco"}
+    assert any("zzqqxx" in note for note in plan.notes)
 
 
 def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace, monkeypatch):

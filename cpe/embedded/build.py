@@ -115,6 +115,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.measure_only:
         assemble(arguments.folder, EMBEDDED_FOLDER)
+        shutil.rmtree(arguments.folder / "checkpoints", ignore_errors=True)  # the next build starts from nothing
     profile = PROFILES["embedded"].model_copy(update={"guidance_scale": arguments.guidance, "steps": arguments.steps})
     quality = measure(arguments.folder / "pictures", profile, nouns=arguments.nouns)
     print(json.dumps(quality, indent=1))
