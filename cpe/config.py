@@ -78,6 +78,7 @@ PRESETS: dict[str, TrainingConfig] = {
     ),
     # The embedded model: its text is 8 times narrower, so fewer steps at a higher rate do.
     "emoji": TrainingConfig(
+        gate=GateConfig(adapter_rank=2),
         stages=3,
         first_steps=600,
         later_steps=200,
@@ -87,6 +88,19 @@ PRESETS: dict[str, TrainingConfig] = {
         copies=8,
         targets_per_step=4,
         anchor_weight=1e5,
+    ),
+    "emoji-style": TrainingConfig(
+        gate=GateConfig(adapter_rank=8),
+        stages=3,
+        first_steps=1000,
+        later_steps=200,
+        first_rate=3e-3,
+        later_rate=1e-3,
+        adversary_steps=100,
+        copies=8,
+        targets_per_step=12,
+        strength=1.0,
+        anchor_weight=1e3,
     ),
 }
 

@@ -238,13 +238,15 @@ def show_results(results: dict[str, Any]) -> None:
         print(f"\nTrained {gates['trained']} of {total} gates, {gates['reused']} were in the store already.")
     else:
         print(f"\nTrained nothing: all {total} gates were in the store already.")
-    other = "style" if results["domain"] == "noun" else "noun"
-    kept_other = results[f"kept_{other}"]
+    other = results["other_domain"]
     clip = results["clip_score_points"]
     rows = [
         ("accuracy on erased concepts", *_pair(results["erased"], "share")),
         ("accuracy on kept concepts", *_pair(results["kept"], "share")),
-        (f"{other} accuracy on kept concepts", *_pair(kept_other, "share")),
+        *[
+            (f"{other} accuracy on {role} concepts", *_pair(results[other][role], "share"))
+            for role in ("kept", "erased")
+        ],
         ("H0", "", _number(results["h0"], "share"), ""),
         ("CLIP score, erased (embedded CLIP)", *_pair(clip["erased"], "points")),
         ("CLIP score, kept (embedded CLIP)", *_pair(clip["kept"], "points")),

@@ -132,7 +132,7 @@ def _scores(plan: Plan, rows: list[dict[str, Any]], seen: dict[str, PhaseFeature
     from cpe.metrics.clip_score import clip_score
     from cpe.metrics.frechet import frechet_distance, kernel_distance
 
-    domain, other = plan.concepts.domain, "style" if plan.concepts.domain == "noun" else "noun"
+    domain, other = plan.concepts.domain, plan.other_domain
     concept = np.array([row["concept"] for row in rows])
     role = np.array([row["role"] for row in rows])
     named = np.array([row[other] or "" for row in rows])  # the noun or style that is not the list's matter
@@ -161,6 +161,9 @@ def _scores(plan: Plan, rows: list[dict[str, Any]], seen: dict[str, PhaseFeature
                     add(f"{domain}_accuracy", phase, part, f"{other} {name}", accuracy(recognised[one], concept[one]))
             clip = clip_score(found.images[mine], found.texts[mine], found.logit_scale)
             add("clip_score", phase, part, "all", clip)
+        told = named != ""
+        if told.any():
+            add(f"{other}_accuracy", phase, "all", "all", accuracy(aside[told], named[told]))
         right = recognised == concept
         if (role == "kept").any():
             add("h0", phase, "all", "all", h0(right[role == "erased"], right[role == "kept"]))

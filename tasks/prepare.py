@@ -56,6 +56,11 @@ class Plan(BaseModel):
         return PROFILES[self.concepts.profile]
 
     @property
+    def other_domain(self) -> str:
+        """What the list must leave alone within its own pictures: the style of nouns, the noun of styles."""
+        return "style" if self.concepts.domain == "noun" else "noun"
+
+    @property
     def bundle_manifest(self) -> dict[str, Any]:
         """What determines the bundle: the list's name, base model and gates."""
         return {

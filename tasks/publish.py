@@ -53,15 +53,10 @@ class Scores:
         return None if not before or after is None else after / before
 
 
-def other_domain(domain: str) -> str:
-    """Returns what a list of this domain must leave alone within its own pictures."""
-    return "style" if domain == "noun" else "noun"
-
-
 def judge(plan: Plan, scores: Scores) -> list[Bar]:
     """Returns the list's quality bars with what was measured."""
     domain, bars = plan.concepts.domain, plan.concepts.bars
-    other = other_domain(domain)
+    other = plan.other_domain
     asked = [
         (
             "accuracy on erased concepts",
@@ -77,9 +72,9 @@ def judge(plan: Plan, scores: Scores) -> list[Bar]:
         ),
         ("H0", bars.h0_at_least, scores.value("h0", "after", "all"), True),
         (
-            f"{other} accuracy on kept concepts, of what it was",
+            f"{other} accuracy on all prompts, of what it was",
             bars.other_ratio_at_least,
-            scores.kept_ratio(f"{other}_accuracy"),
+            scores.kept_ratio(f"{other}_accuracy", "all"),
             True,
         ),
     ]
@@ -194,16 +189,17 @@ def save_results(
     """Writes a run's figures into the work folder, where `cpe results` finds them, and returns them."""
     places = Places.from_environment()
     scores = Scores.of(places, scores_address)
-    domain, other = plan.concepts.domain, other_domain(plan.concepts.domain)
+    domain, other = plan.concepts.domain, plan.other_domain
     count = sum(len(group) for group in trained)
     results: dict[str, Any] = {
         "list": plan.concepts.name,
         "base_model": plan.concepts.base_model,
         "profile": plan.profile.name,
         "domain": domain,
+        "other_domain": other,
         "erased": scores.pair(f"{domain}_accuracy", "erased"),
         "kept": scores.pair(f"{domain}_accuracy", "kept"),
-        f"kept_{other}": scores.pair(f"{other}_accuracy", "kept"),
+        f"{other}": {role: scores.pair(f"{other}_accuracy", role) for role in ("erased", "kept", "all")},
         "h0": scores.value("h0", "after", "all"),
         "clip_score_points": {role: scores.pair("clip_score", role) for role in ("erased", "kept")},
         "fid_embedded_kept": scores.value("fid_embedded", "after", "kept"),

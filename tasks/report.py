@@ -14,16 +14,16 @@ from prefect import task
 from artifacts import report_input as page
 from artifacts.report import render_report
 from artifacts.tables import IMAGES, read_table
+from tasks.measure import EMBEDDED_FEATURES
 from tasks.places import Places
 from tasks.prepare import Plan
-from tasks.publish import Registered, Scores, judge, other_domain
+from tasks.publish import Registered, Scores, judge
 from tasks.show import show_report
 
 GRID_SEEDS = 3
 GRID_ROWS_KEPT = 12
 HEAT_PROMPTS_KEPT = 6
 PACKAGES = ("torch", "diffusers", "transformers", "prefect", "mlflow")
-WITH_FEATURES = "over the embedded classifier's features"
 
 
 @task(retries=1)
@@ -98,7 +98,7 @@ def _change(scores: Scores, metric: str, role: str, group: str = "all") -> page.
 
 
 def _summary(plan: Plan, scores: Scores) -> list[page.Figure]:
-    domain, other = plan.concepts.domain, other_domain(plan.concepts.domain)
+    domain, other = plan.concepts.domain, plan.other_domain
     return [
         page.Figure("Accuracy on erased concepts", _change(scores, f"{domain}_accuracy", "erased"), answers="erased"),
         page.Figure(
@@ -120,10 +120,10 @@ def _summary(plan: Plan, scores: Scores) -> list[page.Figure]:
             "CLIP score on kept concepts (embedded CLIP)", _change(scores, "clip_score", "kept"), "points", "higher"
         ),
         page.Figure(
-            f"FID of kept, before to after, {WITH_FEATURES}", _change(scores, "fid_embedded", "kept"), "distance"
+            f"FID of kept, before to after, {EMBEDDED_FEATURES}", _change(scores, "fid_embedded", "kept"), "distance"
         ),
         page.Figure(
-            f"KID of kept, before to after, {WITH_FEATURES}", _change(scores, "kid_embedded", "kept"), "distance"
+            f"KID of kept, before to after, {EMBEDDED_FEATURES}", _change(scores, "kid_embedded", "kept"), "distance"
         ),
     ]
 
@@ -149,7 +149,7 @@ def _concept_rows(
 
 
 def _style_rows(plan: Plan, scores: Scores) -> list[page.StyleRow]:
-    other = other_domain(plan.concepts.domain)
+    other = plan.other_domain
     if other != "style":
         return []
     groups = dict.fromkeys(

@@ -123,13 +123,13 @@ def _distance(decoded: Tensor, clean: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, help="default 1800, or 1000 for the decoder alone")
     parser.add_argument("--batch", type=int, default=12, help="pictures a step and process")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--decoder-only", action="store_true")
     arguments = parser.parse_args()
-    work = train_decoder if arguments.decoder_only else train
-    seconds = work(arguments.folder, steps=arguments.steps, batch=arguments.batch, seed=arguments.seed)
+    work, steps = (train_decoder, 1000) if arguments.decoder_only else (train, 1800)
+    seconds = work(arguments.folder, steps=arguments.steps or steps, batch=arguments.batch, seed=arguments.seed)
     print(f"{seconds:.0f} s")
 
 

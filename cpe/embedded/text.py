@@ -144,13 +144,15 @@ def _matching(logits: Tensor, true: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=500, help="of clip-start, which the U-Net's training goes on with")
+    parser.add_argument("--score-steps", type=int, default=1500, help="of clip, which must tell styles apart as it is")
     parser.add_argument("--batch", type=int, default=64, help="pairs a step and process")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    options = {"steps": arguments.steps, "batch": arguments.batch}
-    seconds = train(arguments.folder, "clip-start", width=START_WIDTH, seed=arguments.seed, **options)
-    seconds += train(arguments.folder, "clip", width=SCORE_WIDTH, seed=arguments.seed + 1, **options)
+    given = parser.parse_args()
+    start = {"width": START_WIDTH, "steps": given.steps, "seed": given.seed}
+    score = {"width": SCORE_WIDTH, "steps": given.score_steps, "seed": given.seed + 1}
+    seconds = train(given.folder, "clip-start", batch=given.batch, **start)
+    seconds += train(given.folder, "clip", batch=given.batch, **score)
     print(f"{seconds:.0f} s")
 
 
