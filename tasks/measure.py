@@ -16,7 +16,7 @@ from tasks.prepare import Plan
 from tasks.progress import progress
 from tasks.train import bundle_folder
 
-MEASURES = 1  # raised when the same pictures would get other scores
+MEASURES = 2  # raised when the same pictures would get other scores
 EMBEDDED_FEATURES = "over the embedded classifier's features"
 PHASES = ("before", "after")
 
@@ -168,11 +168,12 @@ def _scores(plan: Plan, rows: list[dict[str, Any]], seen: dict[str, PhaseFeature
         if (role == "kept").any():
             add("h0", phase, "all", "all", h0(right[role == "erased"], right[role == "kept"]))
     for part in ("erased", "kept"):
-        mine = role == part
-        if mine.sum() >= 2:
-            pair = [seen[phase].features[mine] for phase in PHASES]
-            add("fid_embedded", "after", part, "all", frechet_distance(*pair, name=f"FID {EMBEDDED_FEATURES}"))
-            add("kid_embedded", "after", part, "all", kernel_distance(*pair, name=f"KID {EMBEDDED_FEATURES}"))
+        before, after = (seen[phase].features[role == part] for phase in PHASES)
+        if len(before) >= 4:
+            add("fid_embedded", "after", part, "all", frechet_distance(before, after, name=f"FID {EMBEDDED_FEATURES}"))
+            # KID's estimate asks for independent sets; picture by picture, before and after are pairs.
+            apart = kernel_distance(before[0::2], after[1::2], name=f"KID {EMBEDDED_FEATURES}")
+            add("kid_embedded", "after", part, "all", apart)
     return scored
 
 
@@ -189,18 +190,21 @@ def _openness(places: Places, plan: Plan, bundle: str) -> list[dict[str, Any]]:
     with torch.no_grad():
         openness = eraser.openness(encode_prompts(pipe, [row.prompt for row in prompts]))  # (N, B, T)
     shown = []
+    order = [eraser.concepts.index(gate.concept) for gate in plan.gates]
+    openness = openness[order]
     for index, row in enumerate(prompts):
         tokens = token_words(pipe, row.prompt)
         name = token_words(pipe, row.concept)[1:-1]
-        places_of_name = _places(name, tokens)
+        # A causal text encoder sums the prompt up at the end token: the concept is told there too.
+        carrying = _places(name, tokens) | {len(tokens) - 1}
         shown.append(
             {
                 "concept": row.concept,
                 "role": row.role,
                 "prompt": row.prompt,
                 "tokens": tokens,
-                "of_concept": [place in places_of_name for place in range(len(tokens))],
-                "gates": list(eraser.concepts),
+                "of_concept": [place in carrying for place in range(len(tokens))],
+                "gates": [gate.concept for gate in plan.gates],
                 "openness": [[round(v, 4) for v in gate[: len(tokens)].tolist()] for gate in openness[:, index]],
             }
         )
@@ -214,15 +218,18 @@ def _places(name: list[str], tokens: list[str]) -> set[int]:
 
 
 def _openness_scores(openness: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns how open gates are on concept tokens: an erased concept's own gate, a kept one's widest gate."""
+    """Returns how open gates get on the tokens that carry a concept (its own and the end token), a concept a value.
+
+    For an erased concept that is its own gate, for a kept one whichever opens widest.
+    """
     from cpe.metrics.score import mean_score
 
     seen: dict[str, list[float]] = {"erased": [], "kept": []}
     for row in openness:
-        for token, counts in enumerate(row["of_concept"]):
-            gates = dict(zip(row["gates"], (gate[token] for gate in row["openness"]), strict=True))
-            if counts:
-                seen[row["role"]].append(gates[row["concept"]] if row["role"] == "erased" else max(gates.values()))
+        gates = dict(zip(row["gates"], row["openness"], strict=True))
+        watched = [gates[row["concept"]]] if row["role"] == "erased" else list(gates.values())
+        carrying = [place for place, counts in enumerate(row["of_concept"]) if counts]
+        seen[row["role"]].append(max(gate[place] for gate in watched for place in carrying))
     return [
         {
             "metric": "gate_openness",
