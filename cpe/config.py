@@ -99,7 +99,7 @@ PRESETS: dict[str, TrainingConfig] = {
         adversary_steps=100,
         copies=8,
         targets_per_step=12,
-        strength=1.0,
+        strength=0.9,
         anchor_weight=1e3,
     ),
 }

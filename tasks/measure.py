@@ -16,7 +16,7 @@ from tasks.prepare import Plan
 from tasks.progress import progress
 from tasks.train import bundle_folder
 
-MEASURES = 2  # raised when the same pictures would get other scores
+MEASURES = 3  # raised when the same pictures would get other scores
 EMBEDDED_FEATURES = "over the embedded classifier's features"
 PHASES = ("before", "after")
 
@@ -169,11 +169,11 @@ def _scores(plan: Plan, rows: list[dict[str, Any]], seen: dict[str, PhaseFeature
             add("h0", phase, "all", "all", h0(right[role == "erased"], right[role == "kept"]))
     for part in ("erased", "kept"):
         before, after = (seen[phase].features[role == part] for phase in PHASES)
-        if len(before) >= 4:
+        own = np.array([row["prompt_id"] for row in rows])[role == part]
+        if len(set(own)) >= 2:
             add("fid_embedded", "after", part, "all", frechet_distance(before, after, name=f"FID {EMBEDDED_FEATURES}"))
-            # KID's estimate asks for independent sets; picture by picture, before and after are pairs.
-            apart = kernel_distance(before[0::2], after[1::2], name=f"KID {EMBEDDED_FEATURES}")
-            add("kid_embedded", "after", part, "all", apart)
+            kid = kernel_distance(before, after, groups=(own, own), name=f"KID {EMBEDDED_FEATURES}")
+            add("kid_embedded", "after", part, "all", kid)
     return scored
 
 

@@ -146,6 +146,25 @@ def test_the_kernel_distance_equals_a_double_loop() -> None:
     assert kernel_distance(a, b).value == pytest.approx(naive_discrepancy(a, b), rel=1e-10)
 
 
+def test_the_kernel_distance_compares_no_pictures_of_one_prompt() -> None:
+    rng = np.random.default_rng(0)
+    prompts = np.repeat(np.arange(12), 4)
+    a = rng.normal(size=(12, 5))[prompts] + 0.01 * rng.normal(size=(48, 5))  # four near copies of each of twelve
+    assert kernel_distance(a, a, groups=(prompts, prompts)).value == pytest.approx(0, abs=1e-9)
+    b = a + 0.01 * rng.normal(size=a.shape)
+    paired, grouped = kernel_distance(a, b).value, kernel_distance(a, b, groups=(prompts, prompts)).value
+    assert abs(grouped) < 0.2 * abs(paired), "copies of one prompt no longer pull the estimate down"
+    assert kernel_distance(a, a + 1, groups=(prompts, prompts)).value > 1
+    pairs = [(i, j) for i in range(48) for j in range(48) if prompts[i] != prompts[j]]
+    kernel = lambda x, y: np.mean([(x[i] @ y[j] / 5 + 1) ** 3 for i, j in pairs])  # noqa: E731
+    naive = kernel(a, a) + kernel(b, b) - 2 * kernel(a, b)
+    assert grouped == pytest.approx(naive, rel=1e-9)
+    with pytest.raises(ValueError, match="at least 2 groups"):
+        kernel_distance(a, b, groups=(np.zeros(48), np.zeros(48)))
+    with pytest.raises(ValueError, match="must name every picture"):
+        kernel_distance(a, b, groups=(prompts[:3], prompts))
+
+
 def test_the_kernel_distance_averages_over_its_subsets() -> None:
     a, b = features(0, 9, 3) / 3, features(1, 14, 3) / 3
     score = kernel_distance(a, b, subsets=50, subset_size=5, seed=4, name="kid")

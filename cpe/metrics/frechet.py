@@ -5,8 +5,10 @@ The features decide what the result may be called: FID and KID are Inception's, 
 
 # Axes: N pictures, D features.
 
+from typing import Any
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cpe.metrics.score import Features, Score, Seed, as_matrix
 
@@ -49,6 +51,7 @@ def kernel_distance(
     features_a: Features,
     features_b: Features,
     *,
+    groups: tuple[ArrayLike, ArrayLike] | None = None,
     name: str = "kernel_distance",
     subsets: int = 100,
     subset_size: int = SUBSET,
@@ -56,12 +59,15 @@ def kernel_distance(
 ) -> Score:
     """Returns the unbiased squared maximum mean discrepancy under the kernel (x·y / D + 1)³, averaged over subsets.
 
-    Being unbiased it can be negative where the sets are alike. No interval is given: subsets overlap, so their
+    Where several pictures come from one prompt they are no independent samples: name the prompts as `groups`, and
+    pictures of the same prompt are never compared with each other, neither within a set nor across. Being
+    unbiased the result can be negative where the sets are alike. No interval is given: subsets overlap, so their
     spread is not that of independent samples.
 
     Args:
         features_a: (Na, D), at least 2 pictures.
         features_b: (Nb, D), at least 2 pictures.
+        groups: what each picture of each set shares with others, (Na,) and (Nb,); None: every picture is its own.
         name: of the score.
         subsets: pairs of subsets drawn; one where the subsets are the whole sets.
         subset_size: pictures in each, at most what the smaller set has.
@@ -80,13 +86,14 @@ def kernel_distance(
         raise ValueError(f"subsets must be at least 1 and subset_size at least 2, got {subsets} and {subset_size}")
     size = min(subset_size, len(a), len(b))
     rng = np.random.default_rng(seed)
+    group_a, group_b = _group_numbers(groups, len(a), len(b))
     if size == len(a) == len(b):
-        values = [_discrepancy(a, b)]
+        values = [_discrepancy(a, b, group_a, group_b)]
     else:
-        values = [
-            _discrepancy(a[rng.choice(len(a), size, replace=False)], b[rng.choice(len(b), size, replace=False)])
-            for _ in range(subsets)
-        ]
+        values = []
+        for _ in range(subsets):
+            one, other = rng.choice(len(a), size, replace=False), rng.choice(len(b), size, replace=False)
+            values.append(_discrepancy(a[one], b[other], group_a[one], group_b[other]))
     return Score(name, float(np.mean(values)), None, None, min(len(a), len(b)), "squared kernel distance")
 
 
@@ -108,12 +115,27 @@ def _covariance_root(centred: NDArray[np.float64]) -> NDArray[np.float64]:
     return root
 
 
-def _discrepancy(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    def kernel(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (x @ y.T / x.shape[1] + 1) ** 3
+def _group_numbers(
+    groups: tuple[ArrayLike, ArrayLike] | None, count_a: int, count_b: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns a number for each picture's group; without groups every picture of both sets has its own."""
+    if groups is None:
+        return np.arange(count_a), np.arange(count_a, count_a + count_b)
+    names = [np.asarray(part) for part in groups]
+    if [len(part) for part in names] != [count_a, count_b]:
+        raise ValueError(f"groups must name every picture, {count_a} and {count_b}, got {[len(p) for p in names]}")
+    numbers = np.unique(np.concatenate(names), return_inverse=True)[1]
+    if len(np.unique(numbers[:count_a])) < 2 or len(np.unique(numbers[count_a:])) < 2:
+        raise ValueError("each set needs pictures of at least 2 groups; nothing is left to compare otherwise")
+    return numbers[:count_a], numbers[count_a:]
 
-    def within(x: NDArray[np.float64]) -> float:
-        products = kernel(x, x)
-        return float((products.sum() - np.trace(products)) / (len(x) * (len(x) - 1)))
 
-    return within(a) + within(b) - 2 * float(kernel(a, b).mean())
+def _discrepancy(
+    a: NDArray[np.float64], b: NDArray[np.float64], group_a: NDArray[np.int64], group_b: NDArray[np.int64]
+) -> float:
+    def mean_kernel(x: NDArray[np.float64], y: NDArray[np.float64], gx: Any, gy: Any) -> float:
+        apart = gx[:, None] != gy[None]
+        return float(((x @ y.T / x.shape[1] + 1) ** 3)[apart].mean())
+
+    within = mean_kernel(a, a, group_a, group_a) + mean_kernel(b, b, group_b, group_b)
+    return within - 2 * mean_kernel(a, b, group_a, group_b)
