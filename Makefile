@@ -24,6 +24,7 @@ demo: setup  ## erase ten nouns from the embedded model: train, draw, measure, r
 	$(BIN)/cpe erase emoji
 
 test: setup lint  ## lint, import contracts, types and all tests
+	@mkdir -p $(PREFECT_HOME)
 	$(BIN)/python -m pytest
 
 lint: setup
