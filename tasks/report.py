@@ -120,9 +120,13 @@ def _summary(plan: Plan, scores: Scores) -> list[page.Figure]:
             "CLIP score on kept concepts (embedded CLIP)", _change(scores, "clip_score", "kept"), "points", "higher"
         ),
         page.Figure(
-            "Openness of an erased concept's own gate", _change(scores, "gate_openness", "erased"), better="higher"
+            "Openness of an erased concept's own gate, over concepts",
+            _change(scores, "gate_openness", "erased"),
+            better="higher",
         ),
-        page.Figure("Openness of the widest gate at a kept concept", _change(scores, "gate_openness", "kept")),
+        page.Figure(
+            "Openness of the widest gate at a kept concept, over concepts", _change(scores, "gate_openness", "kept")
+        ),
         page.Figure(
             f"FID of kept, before to after, {EMBEDDED_FEATURES}", _change(scores, "fid_embedded", "kept"), "distance"
         ),

@@ -1,5 +1,6 @@
 """The main job, small: list to registered gates on the embedded model, with real Prefect, MLflow and store."""
 
+import errno
 import json
 import re
 from contextlib import suppress
@@ -240,6 +241,38 @@ def test_generate_command_draws_with_a_registered_model(workplace, tmp_path):
     listed = json.loads((tmp_path / "out" / "pictures.json").read_text())
     assert listed[0]["prompt"] == "a rose"
     assert (tmp_path / "out" / listed[0]["path"]).exists()
+
+
+def test_a_full_disk_ends_the_run_in_one_message_and_the_next_run_goes_on(harness, tmp_path, monkeypatch):
+    import artifacts.folder
+
+    monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
+    path = tmp_path / "little.yaml"
+    little = {
+        "targets": ["rose"],
+        "kept": ["castle"],
+        "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 10}},
+        "evaluation": {"templates": ["a {}"], "seeds": 2},
+    }
+    path.write_text(yaml.safe_dump({**LIST, **little}))
+    copy = artifacts.folder._copy_file
+
+    def full(source, target):
+        if target.name == "gate.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copy(source, target)
+
+    monkeypatch.setattr("tasks.train.train_gates.retries", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("artifacts.folder._copy_file", full)
+        stopped = RUNNER.invoke(app, ["erase", str(path)])
+    assert stopped.exit_code == 2, stopped.output
+    assert "full" in stopped.stderr
+    assert Places.from_environment().store().keys("gates") == []
+    assert not (tmp_path / "work" / "results").exists()
+    finished = RUNNER.invoke(app, ["erase", str(path)])
+    assert finished.exit_code == 0, finished.output
+    assert "Trained 1 of 1 gates" in finished.stdout
 
 
 def test_the_same_tasks_work_on_an_s3_store(tmp_path, monkeypatch):
