@@ -229,9 +229,9 @@ class _PromptCache:
         """Returns the projection's forward with residuals added, computed once a prompt."""
 
         def forward(text: Tensor) -> Tensor:
-            if torch.is_grad_enabled():  # outputs may carry a graph that belongs to one step alone
-                return base_forward(text) + self._eraser.residuals(text)[name]
             entry = self._entry(text)
+            if torch.is_grad_enabled():  # the output may carry a graph, which belongs to one step alone
+                return base_forward(text) + entry.residuals[name]
             if name not in entry.outputs:
                 entry.outputs[name] = base_forward(text) + entry.residuals[name]
             return entry.outputs[name]
@@ -243,7 +243,7 @@ class _PromptCache:
         for entry in self._entries:
             if entry.is_for(text):
                 return entry
-        entry = _Entry(text, _version(text), text.clone(), self._eraser.residuals(text), {})
+        entry = _Entry(text, _version(text), text.detach().clone(), self._eraser.residuals(text), {})
         self._entries = [entry, *self._entries][:PROMPTS_KEPT]
         return entry
 

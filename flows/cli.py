@@ -264,7 +264,14 @@ def show_results(results: dict[str, Any]) -> None:
         verdict = "holds" if bar["holds"] else "MISSED"
         print(f"bar     {verdict:<7} {bar['name']} {bar['bound']}: {_number(bar['value'], 'share')}")
     print(f"report  {results['report']}")
-    alias = " (champion)" if results["champion"] else " (not promoted: a bar was missed)"
+    if results["champion"]:
+        alias = " (champion)"
+    elif not all(bar["holds"] for bar in results["bars"]):
+        alias = " (not promoted: a bar was missed)"
+    elif not results["bars"]:
+        alias = " (not promoted: the list has no bars)"
+    else:
+        alias = " (not champion: it was once, and another version has been chosen since)"
     print(f"model   {results['model']} version {results['version']}{alias}")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from prefect import task
 
 from artifacts.hashing import content_hash, file_hash
@@ -104,7 +105,6 @@ def _prompt_rows(plan: Plan, pictures: Path) -> list[dict[str, Any]]:
 def _look(places: Places, plan: Plan, folder: Path, rows: list[dict[str, Any]]) -> PhaseFeatures:
     """Runs classifier and CLIP over one set of pictures."""
     import torch
-    from PIL import Image
 
     from cpe.embedded.classifier import PictureClassifier, classify
     from cpe.embedded.pixels import to_tensor
@@ -112,7 +112,7 @@ def _look(places: Places, plan: Plan, folder: Path, rows: list[dict[str, Any]]) 
     from cpe.models import EMBEDDED_FOLDER
 
     torch.set_num_threads(places.threads)
-    pictures = to_tensor([Image.open(folder / row["path"]) for row in rows])
+    pictures = to_tensor([_read(folder / row["path"]) for row in rows])
     classifier = PictureClassifier.load(EMBEDDED_FOLDER / "classifier")
     noun, style, features = classify(classifier, pictures)
     clip = load_clip()
@@ -124,6 +124,12 @@ def _look(places: Places, plan: Plan, folder: Path, rows: list[dict[str, Any]]) 
         texts=clip.texts([row["prompt"] for row in rows]),
         logit_scale=clip.logit_scale,
     )
+
+
+def _read(path: Path) -> Image.Image:
+    """Returns a picture with its file closed again; an evaluation has more pictures than a process may open files."""
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
 
 
 def _scores(plan: Plan, rows: list[dict[str, Any]], seen: dict[str, PhaseFeatures]) -> list[dict[str, Any]]:

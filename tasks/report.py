@@ -38,8 +38,9 @@ def write_report(
 ) -> str:
     """Writes the run's report into the work folder, adds it to the MLflow run, and returns its path."""
     places = Places.from_environment()
-    path = places.work / "reports" / f"{plan.concepts.name}-v{registered.version}.html"
-    if path.exists() and not trained:
+    name = f"{plan.concepts.name}-v{registered.version}-{registered.run_id[:8]}.html"
+    path = places.work / "reports" / name
+    if path.exists():
         return str(path)  # the report of the run that made this version stays
     scores = Scores.of(places, scores_address)
     detail = json.loads((places.fetched(f"scores/{scores_address}") / "detail.json").read_text())

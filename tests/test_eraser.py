@@ -128,6 +128,24 @@ def test_residuals_are_computed_once_a_prompt_and_never_reused_for_another(pipe,
         assert len(seen) == 3, "an equal prompt is recognised by its embedding"
 
 
+def test_with_gradients_residuals_are_computed_once_and_no_graph_is_kept(pipe, monkeypatch):
+    eraser = eraser_for(pipe)
+    seen = []
+    compute = eraser.residuals
+    monkeypatch.setattr(eraser, "residuals", lambda text: seen.append(1) or compute(text))
+    text = encode_prompts(pipe, ["a tiger"])
+    module = next(iter(find_projections(pipe.unet).values()))
+    with eraser.attached(pipe):
+        with torch.no_grad():
+            expected = module(text).clone()
+        for _ in range(2):  # a kept output would fail the second backward
+            got = module(text)
+            torch.testing.assert_close(got.detach(), expected)
+            got.sum().backward()
+    module.weight.grad = None
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("inference", [False, True])
 def test_a_text_changed_in_place_is_noticed(pipe, inference):
     eraser = eraser_for(pipe)

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import re
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import yaml
 from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
+import tasks.measure as measuring
 from artifacts.registry import Registry
 from artifacts.tables import IMAGES, SCORES, read_table
 from cpe.eraser import Eraser
@@ -155,6 +158,7 @@ def test_a_rollback_is_not_undone_by_running_again(workplace):
             registry.client.delete_registered_model_alias("cpe-few", alias)
     again = erase_and_evaluate(str(path))
     assert not again["champion"]
+    assert "another version has been chosen" in RUNNER.invoke(app, ["results", "--list", "few"]).stdout
     assert registry.resolve("cpe-few/1").aliases == ()
     registry.promote("cpe-few", 1, reason="back again")
 
@@ -183,6 +187,22 @@ def test_word2vec_finds_anchors_in_its_whole_vocabulary_or_in_the_pool(workplace
     plan = prepare_concepts.fn(str(words))
     assert set(plan.gates[1].anchors) == {"animal", "bread", "taco"}
     assert any("zzqqxx" in note for note in plan.notes)
+
+
+def test_measuring_opens_one_picture_at_a_time(workplace):
+    _, path, _ = workplace
+    places, plan = Places.from_environment(), prepare_concepts.fn(str(path))
+    folder = places.fetched(f"pictures/{draw_pictures.fn(plan, None)}")
+    rows = measuring._prompt_rows(plan, folder)
+    measuring._look(places, plan, folder, rows)  # loads what it needs besides
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 10, hard))
+    try:
+        seen = measuring._look(places, plan, folder, rows * 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(seen.noun) == 3 * len(rows) > 20
 
 
 def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace, monkeypatch):
