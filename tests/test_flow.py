@@ -196,13 +196,14 @@ def test_measuring_opens_one_picture_at_a_time(workplace):
     rows = measuring._prompt_rows(plan, folder)
     measuring._look(places, plan, folder, rows)  # loads what it needs besides
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 10, hard))
+    limit = max(int(name) for name in os.listdir("/proc/self/fd")) + 10
+    many = rows * (1 + limit // len(rows))  # more pictures than descriptors, however many of those are free
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
-        seen = measuring._look(places, plan, folder, rows * 3)
+        seen = measuring._look(places, plan, folder, many)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert len(seen.noun) == 3 * len(rows) > 20
+    assert len(seen.noun) == len(many) > limit
 
 
 def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace, monkeypatch):
