@@ -45,6 +45,9 @@ class TrainingConfig(Settings):
         strength: η, how far past the surrogate the target is moved.
         anchor_weight: λ, weight of the anchoring loss.
         warmup_steps: linear warm-up of every stage.
+        replay: copies of earlier searches that a step sees besides the last ones; beyond the paper.
+        gradient_clip: largest norm of a gate's gradient; None, as in the paper, lets it be.
+        plateau: a gate is done once a stage lowers its loss by less than this share; 0, as in the paper, trains all.
     """
 
     gate: GateConfig = GateConfig()
@@ -62,6 +65,9 @@ class TrainingConfig(Settings):
     strength: float = Field(0.3, ge=0)
     anchor_weight: float = Field(1e5, ge=0)
     warmup_steps: int = Field(5, ge=0)
+    replay: int = Field(0, ge=0)
+    gradient_clip: float | None = Field(None, gt=0)
+    plateau: float = Field(0.0, ge=0, lt=1)
 
 
 PRESETS: dict[str, TrainingConfig] = {

@@ -2,26 +2,28 @@
 
 At inference every token follows the concept whose gate is most open there, and only that concept's
 residual is added (CPE, section 3.4). Residuals depend on the prompt alone, so each projection's output is
-computed once a prompt and reused in every denoising step.
+computed once a prompt and reused in every denoising step. Which gate is most open needs [Wq | v] alone
+(and Wk where it is not tied); the down and up matrices are touched only for gates that won a token.
 """
 
-# Axes: N concepts, B prompts, T tokens, D text width, O projection width, S adapter rank, L projections.
+# Axes: N concepts, C of them at a time, B prompts, T tokens, D text width, O projection width, S adapter rank,
+# R gate rank, L projections.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cpe.attachment import Attachment
+from cpe.config import GateConfig
 from cpe.gatefile import FILE_NAME, GateFileError, LoadedGates, read_gates
-from cpe.gates import Gates, gate_codes
+from cpe.gates import Gates
 from cpe.projections import find_projections
 
-GATES_AT_ONCE = 32
-PROMPTS_KEPT = 4
+PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numbers
 
 
 class Eraser:
@@ -54,7 +56,8 @@ class Eraser:
                 )
         self._sites, self._widths = first.sites, first.gates.widths
         self._parts = [_reordered(part, order) for part in parts]
-        self._attached: list[tuple[nn.Module, Any]] = []
+        self._scoring: list[Tensor] = []
+        self._attachment: Attachment | None = None
 
     @classmethod
     def load(cls, paths: str | Path | Iterable[str | Path]) -> "Eraser":
@@ -89,7 +92,7 @@ class Eraser:
     @torch.no_grad()
     def openness(self, text: Tensor) -> Tensor:
         """Returns how open each gate is at each token, (N, B, T) in 0..1, for text (B, T, D)."""
-        return self._scores(text).sigmoid()
+        return torch.cat([scores for scores, _ in self._scores(text)]).sigmoid()
 
     @torch.no_grad()
     def residuals(self, text: Tensor) -> dict[str, Tensor]:
@@ -107,25 +110,9 @@ class Eraser:
         if text.dim() == 2:
             return {name: value[0] for name, value in self.residuals(text[None]).items()}
         computed = text if text.dtype == torch.float64 else text.float()
-        winner = self._scores(computed).argmax(dim=0)  # (B, T); scores still differ where openness rounds to 1
-        total = computed.new_zeros(*text.shape[:2], sum(self._widths))
-        first = 0
-        for part in self._parts:
-            rank, bounds = part.gates.config.adapter_rank, list(self._widths)
-            for concept in range(len(part.gates)):
-                won = winner == first + concept  # (B, T)
-                prompts = won.any(dim=1)
-                if prompts.any():
-                    gate = _like(part.gates[concept : concept + 1], computed)
-                    codes = gate_codes(gate, computed[None, prompts])[1][0]  # (b, T, L·S)
-                    pieces = [
-                        code @ up
-                        for code, up in zip(codes.split(rank, dim=-1), gate.up[0].split(bounds, dim=1), strict=True)
-                    ]
-                    total[won] = torch.cat(pieces, dim=-1)[won[prompts]]
-            first += len(part.gates)
-        parts = total.to(text.dtype).split(list(self._widths), dim=-1)
-        return dict(zip(self._sites, parts, strict=True))
+        with torch.autocast(text.device.type, enabled=False):
+            total = self._residuals(computed, text.dtype)
+        return dict(zip(self._sites, total.split(list(self._widths), dim=-1), strict=True))
 
     @contextmanager
     def attached(self, pipe: Any) -> Iterator[Any]:
@@ -139,37 +126,85 @@ class Eraser:
     def attach(self, pipe: Any) -> None:
         """Adds the residuals to a pipeline's U-Net (or to a U-Net itself) until `detach`.
 
+        The U-Net's cross-attentions are all that changes. A ControlNet's own cross-attentions and SDXL's pooled
+        embedding still get the prompt as it is: gates are trained for the U-Net's projections.
+        LoRA layers, offload hooks and `torch.compile` may come before or after. While attached, fusing projections
+        raises, and writing weights in place through `.data` between two calls with the very same text tensor goes
+        unnoticed except on the CPU.
+
         Raises:
             ValueError: the pipeline's projections are not those the gates were trained for, or are fused.
             RuntimeError: this eraser is attached already, or another one is attached there.
         """
-        if self._attached:
+        if self._attachment is not None:
             raise RuntimeError("this eraser is attached already; detach it first")
-        projections = find_projections(getattr(pipe, "unet", pipe))
+        unet = getattr(pipe, "unet", pipe)
+        unet = getattr(unet, "_orig_mod", unet)  # what torch.compile wraps
+        if not isinstance(unet, nn.Module):
+            raise ValueError(f"{type(pipe).__name__} has no U-Net; CPE's gates belong to a U-Net's cross-attentions")
+        projections = {name: _innermost(module) for name, module in find_projections(unet).items()}
         self._check_fits(projections)
-        cache = _PromptCache(self)
-        for name, module in projections.items():
-            self._attached.append((module, module.__dict__.get("forward")))
-            module.forward = cache.forward_of(name, module.forward)  # type: ignore[method-assign, assignment]
+        self._scoring = self._scoring or [_scoring_matrix(part.gates) for part in self._parts]
+        self._attachment = Attachment(pipe, unet, projections, lambda text: self.residuals(text))
 
     def detach(self) -> None:
         """Takes the residuals off again; does nothing if they are not on."""
-        for module, before in self._attached:
-            if before is None:
-                del module.forward
-            else:
-                module.forward = before
-        self._attached = []
+        if self._attachment is not None:
+            self._attachment.remove()
+            self._attachment = None
 
-    def _scores(self, text: Tensor) -> Tensor:
-        """Returns each gate's score at each token, (N, B, T)."""
-        self._check_width(text)
-        scores = []
+    def _residuals(self, text: Tensor, dtype: torch.dtype) -> Tensor:
+        """Returns the winners' residuals of all projections side by side, (B, T, ΣO)."""
+        prompts, tokens, _ = text.shape
+        score = text.new_full((prompts, tokens), -torch.inf)
+        winner = torch.zeros_like(score, dtype=torch.long)
+        mixing = text.new_zeros(prompts, tokens, tokens)  # each token's row of its winner's attention A
+        first = 0
+        for scores, attention in self._scores(text):
+            top, place = scores.max(dim=0)  # (B, T); scores still differ where openness rounds to 1
+            score, newer = torch.stack([score, top]).max(dim=0)
+            better = newer == 1
+            rows = attention.gather(0, place[None, ..., None].expand(1, -1, -1, tokens))[0]  # (B, T, T)
+            mixing = torch.where(better[..., None], rows, mixing)
+            winner = torch.where(better, first + place, winner)
+            first += len(scores)
+        attended = mixing @ text  # (B, T, D): e = A X
+        counts = torch.tensor(self._widths, device=text.device)
+        site_of = torch.arange(len(counts), device=text.device).repeat_interleave(counts)  # (ΣO,)
+        total = torch.empty(prompts, tokens, len(site_of), dtype=dtype, device=text.device)
+        for number in winner.unique().tolist():
+            config, down, up = self._adapter(number, text)
+            won = winner == number
+            opened = config.alpha / config.adapter_rank * score[won].sigmoid()  # (n,): α/S · g
+            codes = (opened[:, None] * attended[won] @ down).unflatten(1, (len(counts), -1))  # (n, L, S)
+            pieces = (codes[:, site_of, rank] * up[rank] for rank in range(config.adapter_rank))  # (n, ΣO) each
+            total[won] = sum(pieces).to(dtype)
+        return total
+
+    def _adapter(self, number: int, text: Tensor) -> tuple[GateConfig, Tensor, Tensor]:
+        """Returns a concept's config, down (D, L·S) and up (S, ΣO)."""
         for part in self._parts:
-            for start in range(0, len(part.gates), GATES_AT_ONCE):
-                gates = _like(part.gates[start : start + GATES_AT_ONCE], text)
-                scores.append(gate_codes(gates, text[None])[0][..., 0])
-        return torch.cat(scores)
+            if number < len(part.gates):
+                down, up = part.gates.down[number], part.gates.up[number]
+                return part.gates.config, down.to(text.device, text.dtype), up.to(text.device, text.dtype)
+            number -= len(part.gates)
+        raise IndexError(number)
+
+    def _scores(self, text: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields scores (C, B, T) and attentions A (C, B, T, T) of some concepts at a time, in order."""
+        self._check_width(text)
+        kind = (text.device, text.dtype)
+        if not self._scoring or any((matrix.device, matrix.dtype) != kind for matrix in self._scoring):
+            self._scoring = [_scoring_matrix(part.gates).to(*kind) for part in self._parts]
+        for part, matrix in zip(self._parts, self._scoring, strict=True):
+            rank, tied = part.gates.config.gate_rank, part.gates.config.tied_qk
+            for some in matrix.split(max(1, PAIRS_AT_ONCE // len(text))):
+                mixed = nn.functional.linear(text, some.flatten(0, 1)).unflatten(2, some.shape[:2])
+                mixed = mixed.permute(2, 0, 1, 3)  # (C, B, T, R + 1 [+ R])
+                query = mixed[..., :rank]
+                key = query if tied else mixed[..., rank + 1 :]
+                attention = (query @ key.transpose(-1, -2)).softmax(dim=-1)
+                yield (attention @ mixed[..., rank : rank + 1])[..., 0], attention
 
     def _check_width(self, text: Tensor) -> None:
         width = self._parts[0].gates.text_width
@@ -194,67 +229,23 @@ class Eraser:
                 f"{odd[0]} (width {odd[1]}); were they trained for another base model?"
             )
         for name, module in projections.items():
-            if getattr(module.__dict__.get("forward"), "cpe_attached", False):
+            if "cpe_attached" in vars(module):
                 raise RuntimeError(
                     f"another eraser is attached at {name}; detach it, or load all gates into one eraser"
                 )
 
 
-@dataclass
-class _Entry:
-    """One prompt's embedding, its residuals, and the projections' outputs as they are asked for."""
-
-    seen: Tensor
-    version: int | None
-    copy: Tensor
-    residuals: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-
-    def is_for(self, text: Tensor) -> bool:
-        """Whether the entry belongs to this text; only tensors not seen before are compared by value."""
-        if self.seen is text and self.version is not None and self.version == _version(text):
-            return True
-        same_kind = (text.shape, text.dtype, text.device) == (self.copy.shape, self.copy.dtype, self.copy.device)
-        return same_kind and torch.equal(text, self.copy)
+def _innermost(module: nn.Module) -> nn.Linear:
+    """Returns the projection itself where LoRA layers sit around it: they may be taken off while it is erased."""
+    while isinstance(inner := getattr(module, "base_layer", None), nn.Module):
+        module = inner
+    return module  # type: ignore[return-value]
 
 
-class _PromptCache:
-    """Projection outputs of the last prompts, found by the embedding itself."""
-
-    def __init__(self, eraser: Eraser) -> None:
-        self._eraser = eraser
-        self._entries: list[_Entry] = []
-
-    def forward_of(self, name: str, base_forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """Returns the projection's forward with residuals added, computed once a prompt."""
-
-        def forward(text: Tensor) -> Tensor:
-            entry = self._entry(text)
-            if torch.is_grad_enabled():  # the output may carry a graph, which belongs to one step alone
-                return base_forward(text) + entry.residuals[name]
-            if name not in entry.outputs:
-                entry.outputs[name] = base_forward(text) + entry.residuals[name]
-            return entry.outputs[name]
-
-        forward.cpe_attached = True  # type: ignore[attr-defined]
-        return forward
-
-    def _entry(self, text: Tensor) -> _Entry:
-        for entry in self._entries:
-            if entry.is_for(text):
-                return entry
-        entry = _Entry(text, _version(text), text.detach().clone(), self._eraser.residuals(text), {})
-        self._entries = [entry, *self._entries][:PROMPTS_KEPT]
-        return entry
-
-
-def _version(tensor: Tensor) -> int | None:
-    """Returns the count of in-place changes, or None for inference tensors, which keep none."""
-    return None if tensor.is_inference() else tensor._version
-
-
-def _like(gates: Gates, text: Tensor) -> Gates:
-    return gates.map(lambda tensor: tensor.to(text.device, text.dtype))
+def _scoring_matrix(gates: Gates) -> Tensor:
+    """Returns [Wq | v (| Wk)] of each gate, (N, R + 1 [+ R], D)."""
+    columns = [gates.query, gates.score] + ([] if gates.config.tied_qk else [gates.key])
+    return torch.cat(columns, dim=2).transpose(1, 2).contiguous()
 
 
 def _reordered(part: LoadedGates, order: dict[str, int]) -> LoadedGates:

@@ -82,6 +82,25 @@ class Gates:
         names = ["query", "score", "down", "up"] + ([] if self.config.tied_qk else ["key"])
         return {name: getattr(self, name) for name in names}
 
+    def flat(self) -> Tensor:
+        """Returns a copy of what training moves, one row a gate, (N, P): [Wq | v | D_1 … D_L (| Wk)], then the ups."""
+        parts = [self.query, self.score, self.down] + ([] if self.config.tied_qk else [self.key])
+        return torch.cat([torch.cat(parts, dim=2).flatten(1), self.up.flatten(1)], dim=1)
+
+    def viewing(self, flat: Tensor) -> "Gates":
+        """Returns gates whose moving tensors are views of rows made by `flat`; tied keys stay as they are."""
+        rank, adapter = self.config.gate_rank, self.config.adapter_rank
+        side, up = side_by_side(self, flat), flat[:, -adapter * sum(self.widths) :]
+        return Gates(
+            config=self.config,
+            widths=self.widths,
+            query=side[..., :rank],
+            key=self.key if self.config.tied_qk else side[..., -rank:],
+            score=side[..., rank : rank + 1],
+            down=side[..., rank + 1 : rank + 1 + adapter * len(self.widths)],
+            up=up.view(len(flat), adapter, -1),
+        )
+
     def map(self, change) -> "Gates":
         """Returns gates with a function applied to every tensor."""
         tensors = {f.name: change(getattr(self, f.name)) for f in fields(self) if f.name not in ("config", "widths")}
@@ -90,6 +109,11 @@ class Gates:
     def __getitem__(self, index: slice | Tensor) -> "Gates":
         """Returns some of the gates, the concept axis kept."""
         return self.map(lambda tensor: tensor[index])
+
+
+def side_by_side(gates: Gates, flat: Tensor) -> Tensor:
+    """Returns [Wq | v | D_1 … D_L (| Wk)] of rows made by `Gates.flat`, as a view (N, D, R + 1 + L·S (+ R))."""
+    return flat[:, : -gates.config.adapter_rank * sum(gates.widths)].view(len(flat), gates.text_width, -1)
 
 
 def gate_codes(gates: Gates, text: Tensor) -> tuple[Tensor, Tensor]:

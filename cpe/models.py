@@ -15,6 +15,9 @@ from cpe.projections import find_projections
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "weights"
+TEXT_ENCODERS, TOKENIZERS = ("text_encoder", "text_encoder_2"), ("tokenizer", "tokenizer_2")
+# What else of a text encoder's configuration shapes its embeddings; sizes show in its weights.
+TEXT_SETTINGS = ("model_type", "hidden_act", "num_attention_heads", "layer_norm_eps", "use_attention_mask")
 
 
 class ModelError(ValueError):
@@ -84,21 +87,39 @@ def fingerprint(pipe: Any) -> str:
 
     It is the same in every process, and for weights loaded in single or in half precision.
     """
-    digest = hashlib.sha256()
-    for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
+    digest = hashlib.sha256(text_fingerprint(pipe).encode())
+    _add_weights(digest, pipe, ("unet", "vae"))
+    settings = {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")}
+    digest.update(type(pipe.scheduler).__name__.encode())
+    digest.update(repr(sorted(settings.items())).encode())
+    return digest.hexdigest()
+
+
+def text_fingerprint(pipe: Any) -> str:
+    """Returns a hash of everything of a pipeline that determines its text embeddings.
+
+    Models with the same text encoder share it, in every process and in single or in half precision.
+    """
+    digest = hashlib.sha256(type(pipe).__name__.encode())  # the pipeline chooses a layer of the encoder
+    _add_weights(digest, pipe, TEXT_ENCODERS)
+    for part in TEXT_ENCODERS:
+        if (encoder := getattr(pipe, part, None)) is not None:
+            digest.update(repr([getattr(encoder.config, name, None) for name in TEXT_SETTINGS]).encode())
+    for part in TOKENIZERS:
+        if (tokenizer := getattr(pipe, part, None)) is not None:
+            special = sorted(tokenizer.special_tokens_map.items())  # with what prompts are filled up
+            digest.update(repr((tokenizer.model_max_length, special, sorted(tokenizer.get_vocab().items()))).encode())
+    return digest.hexdigest()
+
+
+def _add_weights(digest: Any, pipe: Any, parts: Sequence[str]) -> None:
+    for part in parts:
         module = getattr(pipe, part, None)
         if isinstance(module, nn.Module):
             for key, tensor in sorted(module.state_dict().items()):
                 digest.update(f"{part}.{key} {tuple(tensor.shape)}".encode())
                 same = tensor.detach().half() if tensor.is_floating_point() else tensor
                 digest.update(same.cpu().contiguous().numpy().data)
-    settings = {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")}
-    digest.update(type(pipe.scheduler).__name__.encode())
-    digest.update(repr(sorted(settings.items())).encode())
-    for part in ("tokenizer", "tokenizer_2"):
-        if getattr(pipe, part, None) is not None:
-            digest.update(repr(sorted(getattr(pipe, part).get_vocab().items())).encode())
-    return digest.hexdigest()
 
 
 @torch.no_grad()
@@ -107,16 +128,23 @@ def encode_prompts(
 ) -> Tensor:
     """Returns the text embeddings that the U-Net is given for these prompts, (B, T, D), float32 on the CPU.
 
+    The pipeline's own `encode_prompt` gives them, so several text encoders come side by side as the model has them.
+
     Args:
-        pipe: a pipeline with a tokenizer and a text encoder.
+        pipe: a pipeline of diffusers; its guidance is left out.
         prompts: B texts; too long ones are cut as the pipeline cuts them.
         batch: prompts at once.
         progress: called with the number of prompts just encoded.
     """
     parts = []
     for chunk in chunks(prompts, batch):
-        ids = token_ids(pipe, chunk).to(pipe.text_encoder.device)
-        parts.append(pipe.text_encoder(ids)[0].float().cpu())
+        encoded = pipe.encode_prompt(
+            prompt=list(chunk),
+            device=pipe._execution_device,  # the pipeline's own choice when it draws
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )
+        parts.append(encoded[0].float().cpu())
         if progress is not None:
             progress(len(chunk))
     return torch.cat(parts)

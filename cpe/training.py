@@ -1,23 +1,29 @@
 """Trains gates stage by stage: erase, search adversarial copies, erase again (CPE, algorithm 1).
 
-Concepts are independent of each other: several train as one batch, each drawing from its own generator,
+Concepts are independent of each other: several train as one batch, each drawing from its own generators,
 and each ends in the gate it would have had alone.
 """
 
-# Axes: N concepts, B prompts, T tokens, D text width, K templates.
+# Axes: N concepts, K templates, C copies, T tokens, D text width.
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from cpe.checkpoint import Checkpoint, identity_of
 from cpe.config import TrainingConfig
-from cpe.gates import Gates, gate_codes
-from cpe.objective import fixed_error, moved_error, up_products
+from cpe.gates import Gates
+from cpe.phases import AttackPhase, Draws, ErasePhase, Texts
 from cpe.projections import BaseProjections
+
+CURVE_POINTS = 60
+CHECKPOINT_EVERY = 250
+END_SHARE = 0.1  # of a stage's steps whose mean loss says where the stage ended
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,9 @@ class ConceptTexts:
         concept: its name.
         target: the concept in each training template, (K, T, D).
         surrogate: what it turns into, in the same templates, (K, T, D).
-        anchors: what must not change, (anchors, T, D).
+        anchors: what must not change, (prompts, T, D); several concepts may share one, for instance memory-mapped.
         seed: of everything drawn for this concept.
+        anchor_rows: this concept's rows of `anchors`; None means all.
     """
 
     concept: str
@@ -37,10 +44,7 @@ class ConceptTexts:
     surrogate: Tensor
     anchors: Tensor
     seed: int
-
-    def generator(self) -> torch.Generator:
-        """Returns the concept's own source of randomness, at its start."""
-        return torch.Generator().manual_seed(self.seed)
+    anchor_rows: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -52,30 +56,47 @@ class StepRecord:
         phase: erasing, or searching adversarial copies.
         step: within this phase of this stage, from 0.
         steps: of this phase in this stage.
+        taken: steps of the whole training before this one.
         learning_rate: of this step.
-        erase: erasing loss of each concept; in the adversary's phase its own loss.
-        adversarial: loss on the adversarial copies, 0 before there are any.
-        anchor: anchoring loss, not yet weighted.
+        concepts: positions of the concepts that are still in training, n of N.
+        erase: erasing loss of each of them, (n,); in the adversary's phase its own loss.
+        adversarial: loss on the adversarial copies, 0 before there are any, (n,).
+        anchor: anchoring loss, not yet weighted, (n,).
     """
 
     stage: int
     phase: Literal["erase", "adversary"]
     step: int
     steps: int
+    taken: int
     learning_rate: float
-    erase: list[float]
-    adversarial: list[float]
-    anchor: list[float]
+    concepts: tuple[int, ...]
+    erase: Tensor
+    adversarial: Tensor
+    anchor: Tensor
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained gates and how they got there.
+
+    Attributes:
+        gates: N gates, in the order of the concepts.
+        curves: of each concept, some of the records as plain values.
+    """
+
+    gates: Gates
+    curves: tuple[tuple[dict[str, Any], ...], ...]
 
 
 def steps_in_all(config: TrainingConfig) -> int:
-    """Returns how many records a training yields."""
+    """Returns how many steps a training takes, unless a plateau ends it."""
     searches = (config.stages - 1) * config.adversary_steps if config.copies else 0
     return config.first_steps + (config.stages - 1) * config.later_steps + searches
 
 
 def fresh_gates(concepts: Sequence[ConceptTexts], base: BaseProjections, config: TrainingConfig) -> Gates:
-    """Returns untrained gates, one a concept, from the concepts' own generators.
+    """Returns untrained gates, one a concept, from the concepts' own seeds.
 
     Raises:
         ValueError: the texts' width is not the model's.
@@ -87,42 +108,45 @@ def fresh_gates(concepts: Sequence[ConceptTexts], base: BaseProjections, config:
                 f"{texts.concept!r} comes with text width {width}, the base model expects {base.text_width}; "
                 "was it encoded by another text encoder?"
             )
-    generators = [texts.generator() for texts in concepts]
+    generators = [torch.Generator().manual_seed(texts.seed) for texts in concepts]
     gates = Gates.fresh(config.gate, base.text_width, base.widths, generators)
     return gates.map(lambda tensor: tensor.to(base.gram))
 
 
 def train(
-    gates: Gates,
     concepts: Sequence[ConceptTexts],
     base: BaseProjections,
     empty: Tensor,
     config: TrainingConfig,
-) -> Iterator[StepRecord]:
-    """Trains the gates in place and yields a record a step; nothing else is moved.
+    *,
+    watch: Callable[[StepRecord], Any] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = CHECKPOINT_EVERY,
+) -> Trained:
+    """Trains one gate a concept; the base model and the texts stay as they are.
 
     Args:
-        gates: as `fresh_gates` made them.
         concepts: the N concepts' texts.
         base: the model's projections.
         empty: the empty prompt's embedding, (T, D).
         config: the preset.
+        watch: called after every step.
+        checkpoint: file to resume from, written every stage and every so many steps; a training that is killed and
+            started again ends in the same gates, bit for bit. The caller deletes it once the gates are safe.
+        checkpoint_every: steps.
 
     Raises:
-        ValueError: concepts with different numbers of target prompts.
+        ValueError: no concepts, concepts with different numbers of target prompts or different tables of anchors,
+            another text width than the model's, or a checkpoint that is damaged or of another training.
+
+    Source: CPE (ICLR 2025), algorithm 1.
     """
-    if len({texts.target.shape for texts in concepts}) > 1:
-        raise ValueError("concepts that train together need the same number of target prompts; train them in groups")
-    generators = [torch.Generator().manual_seed(texts.seed + 1) for texts in concepts]
-    target = torch.stack([texts.target for texts in concepts])  # (N, K, T, D)
-    surrogate = torch.stack([texts.surrogate for texts in concepts])
-    offset = (1 + config.strength) * (surrogate - target)
-    copies = target.new_zeros(len(concepts), 0, *target.shape[2:])  # (N, C, T, D)
-    for stage in range(config.stages):
-        if stage > 0 and config.copies > 0:
-            copies = _fresh_copies(config.copies, target, generators)
-            yield from _search(gates, target, copies, base, config, generators, stage)
-        yield from _erase(gates, concepts, target, offset, copies, base, empty, config, generators, stage)
+    run = Training(concepts, base, empty, config)
+    if checkpoint is not None:
+        run.resume(checkpoint)
+    run.finish(watch or (lambda record: None), checkpoint, checkpoint_every)
+    curves = tuple(tuple(curve) for curve in run.curves)
+    return Trained(run.fresh.viewing(run.flat).map(torch.clone), curves)
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: int, cycles: int) -> float:
@@ -133,87 +157,191 @@ def learning_rate(step: int, steps: int, *, peak: float, warmup: int, cycles: in
     return peak * 0.5 * (1 + math.cos(math.pi * (cycles * progress % 1.0)))
 
 
-def _erase(gates, concepts, target, offset, copies, base, empty, config, generators, stage) -> Iterator[StepRecord]:
-    """One erasing stage: the target, its copies and the anchors pull on the gate at once."""
-    steps = config.first_steps if stage == 0 else config.later_steps
-    peak, cycles = (config.first_rate, 2) if stage == 0 else (config.later_rate, 1)
-    count, erased, copied = len(concepts), config.targets_per_step, copies.shape[1]
-    concept_axis = torch.arange(count)[:, None]
-    target_fixed = fixed_error(offset, base)  # (N, K)
-    pulled = (offset @ base.gram).flatten(2) @ copies.flatten(2).transpose(1, 2)  # (N, K, C)
-    copy_fixed = target_fixed[:, :, None] - 2 * pulled + fixed_error(copies, base)[:, None]
-    pairing = torch.arange(copied) % erased
-    optimizer = torch.optim.Adam([t.requires_grad_() for t in gates.trained().values()], lr=peak)
-    for step in range(steps):
-        rate = learning_rate(step, steps, peak=peak, warmup=config.warmup_steps, cycles=cycles)
-        optimizer.param_groups[0]["lr"] = rate
-        template = _draw_templates(target.shape[1], erased, generators)  # (N, erased)
-        anchors = torch.stack(
-            [draw_anchors(t.anchors, config, g) for t, g in zip(concepts, generators, strict=True)]
-        )  # (N, A, T, D)
-        shown, wanted = target[concept_axis, template], offset[concept_axis, template]
-        attacked = shown[:, pairing] + copies
-        quiet = torch.cat([anchors, empty.expand(count, 1, *empty.shape)], dim=1)
-        _, codes = gate_codes(gates, torch.cat([shown, attacked, quiet], dim=1))
-        products = up_products(gates, base)
-        moving = torch.cat([wanted, wanted[:, pairing] - copies], dim=1)
-        moved = moved_error(codes[:, : erased + copied], moving, products)
-        held = moved_error(codes[:, erased + copied :], None, products).mean(dim=1)  # (N,)
-        erase_moved = moved[:, :erased].mean(dim=1)
-        copy_moved = moved[:, erased:].sum(dim=1) / max(1, copied)
-        optimizer.zero_grad()
-        (erase_moved + copy_moved + config.anchor_weight * held).sum().backward()
-        optimizer.step()
-        erase = erase_moved.detach() + target_fixed[concept_axis, template].mean(dim=1)
-        copy_const = copy_fixed[concept_axis, template[:, pairing], torch.arange(copied)].sum(dim=1)
-        adversarial = copy_moved.detach() + copy_const / max(1, copied)
-        yield StepRecord(
-            stage, "erase", step, steps, rate, erase.tolist(), adversarial.tolist(), held.detach().tolist()
+class Training:
+    """N gates in training: what the stages share, and what a checkpoint holds."""
+
+    def __init__(
+        self, concepts: Sequence[ConceptTexts], base: BaseProjections, empty: Tensor, config: TrainingConfig
+    ) -> None:
+        _check(concepts)
+        self.base, self.config = base, config
+        self.fresh = fresh_gates(concepts, base, config)
+        self.flat = self.fresh.flat()  # (N, P)
+        table = concepts[0].anchors
+        every = torch.arange(len(table), device=table.device)
+        self.texts = Texts(
+            target=torch.stack([texts.target for texts in concepts]).to(base.gram),
+            surrogate=torch.stack([texts.surrogate for texts in concepts]).to(base.gram),
+            empty=empty.to(base.gram),
+            table=table,
+            anchors=tuple(every if texts.anchor_rows is None else texts.anchor_rows for texts in concepts),
         )
-    for tensor in gates.trained().values():
-        tensor.requires_grad_(False)
+        noise = [torch.Generator(base.gram.device) for _ in concepts]
+        self.draws = [
+            Draws(torch.Generator().manual_seed(texts.seed + 1), generator.manual_seed(texts.seed + 2))
+            for texts, generator in zip(concepts, noise, strict=True)
+        ]
+        self.identity = identity_of(concepts, self.texts, base, config)
+        self.active = list(range(len(concepts)))
+        self.curves: list[list[dict[str, Any]]] = [[] for _ in concepts]
+        none = self.texts.target.new_zeros(len(concepts), 0, *empty.shape)
+        self.copies, self.earlier = none, none  # (n, C, T, D) of the active concepts
+        self.ended: list[float] = []  # each active concept's loss at the end of the last stage, from the second on
+        self.stage, self.step, self.taken = 0, 0, 0
+        self.phase: Literal["erase", "adversary"] = "erase"
+        self.optimizer_state: dict[str, Tensor] = {}
+        self.last_losses = self.flat.new_zeros(len(concepts))
+
+    def finish(self, watch: Callable[[StepRecord], Any], checkpoint: Path | None, every: int) -> None:
+        """Runs whatever stages are left."""
+        while self.stage < self.config.stages and self.active:
+            if self.phase == "adversary":
+                self._run_phase(watch, checkpoint, every)
+                self.phase, self.step = "erase", 0
+            self._run_phase(watch, checkpoint, every)
+            self._drop_finished()
+            self.stage, self.phase, self.step = self.stage + 1, "adversary" if self.config.copies else "erase", 0
+            if self.config.copies and self.stage < self.config.stages:
+                self.renew_copies()
+            if checkpoint is not None:
+                self.save(checkpoint)
+
+    def _run_phase(self, watch: Callable[[StepRecord], Any], checkpoint: Path | None, every: int) -> None:
+        """Runs one phase of one stage from the step it is at to its end."""
+        config = self.config
+        phase = self.erase_phase() if self.phase == "erase" else self.attack_phase()
+        steps, peak, cycles = config.adversary_steps, config.adversary_rate, 1
+        if self.phase == "erase":
+            steps = config.later_steps if self.stage else config.first_steps
+            peak, cycles = (config.later_rate, 1) if self.stage else (config.first_rate, 2)
+        optimizer = torch.optim.Adam([phase.flat], lr=peak, fused=True)
+        if self.step:
+            optimizer.state[phase.flat] = {name: value.clone() for name, value in self.optimizer_state.items()}
+        else:
+            self.last_losses = self.flat.new_zeros(len(self.active))
+        while self.step < steps:
+            rate = learning_rate(self.step, steps, peak=peak, warmup=config.warmup_steps, cycles=cycles)
+            optimizer.param_groups[0]["lr"] = rate
+            phase.draw()
+            losses = phase.compute()
+            optimizer.step()
+            if self.step >= steps - math.ceil(END_SHARE * steps):
+                self.last_losses += losses[0] + losses[1] + config.anchor_weight * losses[2]
+            at = (self.stage, self.phase, self.step, steps, self.taken)
+            self._note(StepRecord(*at, rate, tuple(self.active), *losses), watch)
+            self.step, self.taken = self.step + 1, self.taken + 1
+            if checkpoint is not None and self.step % every == 0 and self.step < steps:
+                self._keep(phase)
+                self.optimizer_state = dict(optimizer.state[phase.flat])
+                self.save(checkpoint)
+        self._keep(phase)
+        self.optimizer_state = {}
+
+    def erase_phase(self) -> ErasePhase:
+        """Returns an erasing phase of the active concepts, from where they are."""
+        return ErasePhase(
+            *self._moving(), self._texts(), self.copies, self.earlier, self.base, self.config, self._active_draws()
+        )
+
+    def attack_phase(self) -> AttackPhase:
+        """Returns a search for copies of the active concepts, from where they are."""
+        return AttackPhase(*self._moving(), self._texts(), self.copies, self.base, self.config, self._active_draws())
+
+    def _moving(self) -> tuple[Gates, Tensor]:
+        """Returns the active concepts' gates and what they are views of."""
+        chosen = self._chosen()
+        flat = self.flat[chosen]
+        return self.fresh[chosen].viewing(flat), flat
+
+    def _texts(self) -> Texts:
+        chosen = self._chosen()
+        return Texts(
+            self.texts.target[chosen],
+            self.texts.surrogate[chosen],
+            self.texts.empty,
+            self.texts.table,
+            tuple(self.texts.anchors[place] for place in self.active),
+        )
+
+    def _active_draws(self) -> list[Draws]:
+        return [self.draws[place] for place in self.active]
+
+    def _keep(self, phase: ErasePhase | AttackPhase) -> None:
+        """Takes over what a phase has moved; copies are moved where they are."""
+        if isinstance(phase, ErasePhase):
+            self.flat[self._chosen()] = phase.flat
+
+    def _note(self, record: StepRecord, watch: Callable[[StepRecord], Any]) -> None:
+        """Tells the watcher, and keeps some records as curves."""
+        if record.step % max(1, record.steps // CURVE_POINTS) == 0 or record.step == record.steps - 1:
+            for index, place in enumerate(record.concepts):
+                point = {"stage": record.stage, "phase": record.phase, "step": record.step}
+                losses = {name: getattr(record, name)[index].item() for name in ("erase", "adversarial", "anchor")}
+                self.curves[place].append({**point, **losses})
+        watch(record)
+
+    def _drop_finished(self) -> None:
+        """Takes concepts out of training whose last stage gained less than `config.plateau`; beyond the paper."""
+        ends = (self.last_losses / math.ceil(END_SHARE * self.config.later_steps)).tolist()
+        if self.config.plateau and self.stage >= 1:
+            before = self.ended or [math.inf] * len(ends)
+            going = [i for i, end in enumerate(ends) if end <= (1 - self.config.plateau) * before[i]]
+            self.active = [self.active[i] for i in going]
+            self.copies, self.earlier = self.copies[going], self.earlier[going]
+            self.ended = [ends[i] for i in going]
+
+    def renew_copies(self) -> None:
+        """Puts fresh copies in the last ones' place, uniform within ±1/√(T D) / D²."""
+        if self.config.replay:
+            self.earlier = torch.cat([self.earlier, self.copies], dim=1)
+        tokens, width = self.texts.empty.shape
+        bound = (tokens * width) ** -0.5 / width**2
+        drawn = torch.empty(len(self.active), self.config.copies, tokens, width).to(self.flat)
+        for place, row in zip(self.active, drawn, strict=True):
+            row.uniform_(-bound, bound, generator=self.draws[place].noise)
+        self.copies = drawn
+
+    def _chosen(self) -> Tensor:
+        return torch.tensor(self.active, device=self.flat.device)
+
+    def save(self, path: Path) -> None:
+        """Writes everything that the rest of the training depends on, all at once or not at all."""
+        tensors = {"flat": self.flat, "copies": self.copies, "earlier": self.earlier, "last_losses": self.last_losses}
+        tensors |= {f"optimizer.{name}": value for name, value in self.optimizer_state.items()}
+        for place, own in enumerate(self.draws):
+            tensors[f"choices.{place}"] = own.choices.get_state()
+            tensors[f"noise.{place}"] = own.noise.get_state()
+        at: dict[str, Any] = {"stage": self.stage, "phase": self.phase, "step": self.step, "taken": self.taken}
+        plain = {**at, "active": self.active, "ended": self.ended, "curves": self.curves}
+        Checkpoint(self.identity, plain, tensors).write(path)
+
+    def resume(self, path: Path) -> None:
+        """Goes on from a checkpoint, if there is one."""
+        found = Checkpoint.read(path, expected=self.identity)
+        if found is None:
+            return
+        for name in ("stage", "phase", "step", "taken", "active", "ended", "curves"):
+            setattr(self, name, found.plain[name])
+        for name in ("flat", "copies", "earlier", "last_losses"):
+            setattr(self, name, found.tensors[name].to(self.flat.device))
+        self.optimizer_state = {  # its step count stays where Adam keeps it
+            name.removeprefix("optimizer."): value.to(self.flat.device)
+            for name, value in found.tensors.items()
+            if name.startswith("optimizer.")
+        }
+        for place, own in enumerate(self.draws):
+            own.choices.set_state(found.tensors[f"choices.{place}"])
+            own.noise.set_state(found.tensors[f"noise.{place}"])
 
 
-def _search(gates, target, copies, base, config, generators, stage) -> Iterator[StepRecord]:
-    """One adversary stage: with the gate frozen, copies bring the target back."""
-    steps, copied = config.adversary_steps, copies.shape[1]
-    concept_axis = torch.arange(len(target))[:, None]
-    pairing = torch.arange(copied) % config.targets_per_step
-    products = up_products(gates, base)
-    optimizer = torch.optim.Adam([copies.requires_grad_()], lr=config.adversary_rate)
-    for step in range(steps):
-        rate = learning_rate(step, steps, peak=config.adversary_rate, warmup=config.warmup_steps, cycles=1)
-        optimizer.param_groups[0]["lr"] = rate
-        template = _draw_templates(target.shape[1], config.targets_per_step, generators)
-        shown = target[concept_axis, template][:, pairing]
-        _, codes = gate_codes(gates, shown + copies)
-        loss = (fixed_error(copies, base) + moved_error(codes, -copies, products)).mean(dim=1)  # (N,)
-        optimizer.zero_grad()
-        loss.sum().backward()
-        optimizer.step()
-        nothing = [0.0] * len(target)
-        yield StepRecord(stage, "adversary", step, steps, rate, loss.detach().tolist(), nothing, nothing)
-    copies.requires_grad_(False)
-
-
-def draw_anchors(anchors: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
-    """Returns anchors of one step, (anchors_per_step, T, D): noisy pairs, mixed by Beta(1, 1)."""
-    count = config.anchors_per_step
-    rows = torch.randint(len(anchors), (2 * count,), generator=generator)
-    drawn = anchors[rows].to(torch.promote_types(anchors.dtype, torch.float32))
-    noise = torch.randn(drawn.shape, generator=generator, dtype=drawn.dtype).to(drawn.device)
-    drawn = drawn + config.anchor_noise * drawn.norm(dim=-1, keepdim=True) * noise
-    share = torch.rand(count, 1, 1, generator=generator, dtype=drawn.dtype).to(drawn.device)
-    return drawn[count:].lerp(drawn[:count], share)
-
-
-def _draw_templates(templates: int, count: int, generators: Sequence[torch.Generator]) -> Tensor:
-    return torch.stack([torch.randint(templates, (count,), generator=g) for g in generators])  # (N, count)
-
-
-def _fresh_copies(count: int, target: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """Returns starting copies, (N, C, T, D), uniform within ±1/√(T D) / D²."""
-    tokens, width = target.shape[2:]
-    bound = (tokens * width) ** -0.5 / width**2
-    drawn = [torch.rand(count, tokens, width, generator=g, dtype=target.dtype) for g in generators]
-    return ((torch.stack(drawn) * 2 - 1) * bound).to(target.device)
+def _check(concepts: Sequence[ConceptTexts]) -> None:
+    if not concepts:
+        raise ValueError("there are no concepts to train; give at least one")
+    if len({texts.target.shape for texts in concepts}) > 1:
+        raise ValueError("concepts that train together need the same number of target prompts; train them in groups")
+    table = concepts[0].anchors
+    if any(texts.anchors is not table for texts in concepts):
+        raise ValueError("concepts that train together draw anchors from one table; give each its anchor_rows in it")
+    for texts in concepts:
+        if len(table if texts.anchor_rows is None else texts.anchor_rows) == 0:
+            raise ValueError(f"{texts.concept!r} has no anchors; give it at least one")

@@ -230,6 +230,32 @@ def results(
         show_results(latest)
 
 
+@command
+def bench(
+    model: Annotated[str, typer.Option(help="Base model: embedded, a folder, or a hub name.")] = "embedded",
+    preset: Annotated[str, typer.Option(help="Training preset whose steps are measured.")] = "celebrity",
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions; medians are printed.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
+) -> None:
+    """Measure training and drawing on your own model and device, against the plain computation and no gates."""
+    from benchmarks import inference, training
+    from cpe.config import training_config
+    from tasks.places import Places
+
+    config = training_config(preset)
+    places = Places.from_environment()
+    pipe = places.loaded(model)
+    device, tokens = str(pipe.device), pipe.tokenizer.model_max_length
+    result = {"model": model, "preset": preset, "device": device, "threads": places.threads}
+    trained = training.measure(pipe.unet, config=config, device=device, tokens=tokens, rounds=rounds)
+    trained |= training.totals(trained, config)
+    drawn = inference.measure(pipe.unet, device=device, rounds=rounds)
+    if as_json:
+        print(json.dumps({**result, "training": trained, "inference": drawn}, indent=1))
+        return
+    print(training.report({"shape": model, **result, **trained}), "", inference.report(drawn), sep="\n")
+
+
 def show_results(results: dict[str, Any]) -> None:
     """Prints a run's table of results, its report and its registered model."""
     gates = results["gates"]

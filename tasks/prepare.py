@@ -1,8 +1,9 @@
 """Concept preparation: list, anchors and gate addresses, and the prompt embeddings they need."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 from pydantic import BaseModel, ConfigDict
@@ -15,7 +16,10 @@ from cpe.prompts import EvaluationPrompt, fill, plan_prompts
 from tasks.places import Places
 from tasks.progress import progress
 
-ALGORITHM = 1  # raised when training gives other gates from the same settings
+if TYPE_CHECKING:
+    from cpe.embeddings import EmbeddingCache
+
+ALGORITHM = 2  # raised when training gives other gates from the same settings
 LISTS_FOLDER = Path("lists")
 
 
@@ -47,6 +51,7 @@ class Plan(BaseModel):
     source: str
     concepts: ConceptList
     fingerprint: str
+    text_fingerprint: str
     gates: tuple[GatePlan, ...]
     notes: tuple[str, ...]
 
@@ -101,16 +106,16 @@ def prepare_concepts(concepts: str) -> Plan:
     Args:
         concepts: a path, or a name in `lists/`.
     """
-    from cpe.models import fingerprint
+    from cpe.models import fingerprint, text_fingerprint
 
     places = Places.from_environment()
     path = find_list(concepts)
     concept_list = load_list(path)
     _require_recogniser(concept_list)
     pipe = places.loaded(concept_list.base_model)
-    mark = fingerprint(pipe)
+    mark, text_mark = fingerprint(pipe), text_fingerprint(pipe)
     notes: list[str] = []
-    rankings = _rankings(concept_list, pipe, notes)
+    rankings = _rankings(concept_list, embedding_cache(places, text_mark), lambda: pipe, notes)
     gates = []
     for target in concept_list.targets:
         anchors = anchor_names(concept_list, target.name, rankings[target.name])
@@ -133,7 +138,14 @@ def prepare_concepts(concepts: str) -> Plan:
         }
         address = content_hash(determined_by)[:24]
         gates.append(GatePlan(concept=target.name, names=names, surrogate=surrogate, anchors=anchors, address=address))
-    return Plan(source=str(path), concepts=concept_list, fingerprint=mark, gates=tuple(gates), notes=tuple(notes))
+    return Plan(
+        source=str(path),
+        concepts=concept_list,
+        fingerprint=mark,
+        text_fingerprint=text_mark,
+        gates=tuple(gates),
+        notes=tuple(notes),
+    )
 
 
 def _require_recogniser(concept_list: ConceptList) -> None:
@@ -158,19 +170,18 @@ def _require_recogniser(concept_list: ConceptList) -> None:
             )
 
 
-def _rankings(concept_list: ConceptList, pipe: Any, notes: list[str]) -> dict[str, list[str]]:
+def _rankings(
+    concept_list: ConceptList, cache: "EmbeddingCache", loaded: Callable[[], Any], notes: list[str]
+) -> dict[str, list[str]]:
     """Returns the candidates for each target's anchors, nearest first."""
     pool = list(concept_list.anchors.pool)
     targets = [target.name for target in concept_list.targets]
     if concept_list.anchors.by == "word2vec":
         return {target: _nearest_words(concept_list, target, notes) for target in targets}
-    from cpe.models import encode_prompts
-    from cpe.words.by_text import rank_by_embedding
+    from cpe.words.by_text import rank_each
 
-    with progress("ranking anchors", len(pool) + len(targets), "name") as done:
-        embedded = encode_prompts(pipe, [*targets, *pool], progress=done)
-    candidates = dict(zip(pool, embedded[len(targets) :], strict=True))
-    return {t: rank_by_embedding(embedded[i], candidates) for i, t in enumerate(targets)}
+    rows, table = _embedded(cache, [*targets, *pool], loaded)
+    return rank_each({name: table[rows[name]] for name in targets}, {name: table[rows[name]] for name in pool})
 
 
 def _nearest_words(concept_list: ConceptList, target: str, notes: list[str]) -> list[str]:
@@ -197,50 +208,39 @@ def _nearest_words(concept_list: ConceptList, target: str, notes: list[str]) -> 
 
 @task(retries=1)
 def encode_concepts(plan: Plan, concepts: list[str]) -> str:
-    """Encodes every prompt that these concepts' gates learn from, once, into the work folder's cache."""
+    """Encodes every prompt that these concepts' gates learn from, once, and returns their cache's name."""
     places = Places.from_environment()
-    gates = plan.gates_of(concepts)
-    path = embeddings_path(places, plan, gates)
-    if not path.exists():
-        _encode(places, plan, gates, path)
-    return path.stem
-
-
-def embeddings_path(places: Places, plan: Plan, gates: Sequence[GatePlan]) -> Path:
-    """Returns where the embeddings of these gates' prompts are cached."""
-    key = content_hash([plan.fingerprint, _unique_prompts(plan, gates)])[:24]
-    return places.work / "embeddings" / f"{key}.safetensors"
+    load_embeddings(places, plan, plan.gates_of(concepts))
+    return embedding_cache(places, plan.text_fingerprint).folder.name
 
 
 def load_embeddings(places: Places, plan: Plan, gates: Sequence[GatePlan]) -> tuple[dict[str, int], Any]:
-    """Returns each prompt's row and the embeddings (B, T, D), encoding them if the cache lacks them."""
-    from safetensors.torch import load_file
+    """Returns each prompt's row and the table of rows, (M, T, D) float16, memory-mapped.
 
-    path = embeddings_path(places, plan, gates)
-    if not path.exists():
-        _encode(places, plan, gates, path)
-    rows = {prompt: row for row, prompt in enumerate(_unique_prompts(plan, gates))}
-    return rows, load_file(path)["embeddings"]
-
-
-def _unique_prompts(plan: Plan, gates: Sequence[GatePlan]) -> list[str]:
+    What the cache lacks of the gates' prompts is encoded first.
+    """
     prompts = {"": None}
     for gate in gates:
         for texts in gate.prompts(plan.concepts.templates).values():
             prompts.update(dict.fromkeys(texts))
-    return list(prompts)
+    cache = embedding_cache(places, plan.text_fingerprint)
+    return _embedded(cache, list(prompts), lambda: places.loaded(plan.concepts.base_model))
 
 
-def _encode(places: Places, plan: Plan, gates: Sequence[GatePlan], path: Path) -> None:
-    from safetensors.torch import save_file
+def embedding_cache(places: Places, text_fingerprint: str) -> "EmbeddingCache":
+    """Opens the cache that every list, concept and model with this text encoder shares."""
+    from cpe.embeddings import EmbeddingCache
 
+    return EmbeddingCache(places.work / "embeddings" / text_fingerprint[:24])
+
+
+def _embedded(cache: "EmbeddingCache", prompts: Sequence[str], loaded: Callable[[], Any]) -> tuple[dict[str, int], Any]:
+    """Returns each prompt's row and the table of rows; `loaded` gives the pipeline if something is missing."""
     from cpe.models import encode_prompts
 
-    prompts = _unique_prompts(plan, gates)
-    pipe = places.loaded(plan.concepts.base_model)
-    with progress("encoding prompts", len(prompts), "prompt") as done:
-        embeddings = encode_prompts(pipe, prompts, progress=done)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with places.scratch() as scratch:
-        save_file({"embeddings": embeddings}, scratch / path.name)
-        (scratch / path.name).replace(path)
+    missing = cache.missing(prompts)
+    if missing:
+        there = len(prompts) - len(missing)
+        with progress("encoding prompts", len(prompts), "prompt", initial=there) as done:
+            cache.fill(missing, partial(encode_prompts, loaded()), progress=done)
+    return dict(zip(prompts, cache.rows(prompts), strict=True)), cache.table

@@ -15,7 +15,6 @@ from tasks.prepare import GatePlan, Plan, load_embeddings
 from tasks.progress import progress
 
 GATES_AT_ONCE = 16
-CURVE_POINTS = 60
 
 
 def missing_gates(plan: Plan) -> list[GatePlan]:
@@ -38,43 +37,47 @@ def plan_training(plan: Plan) -> list[list[str]]:
 @task(retries=1)
 def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
     """Trains gates stage by stage, stores each, and returns their addresses."""
+    import torch
+
     from cpe.projections import BaseProjections
-    from cpe.training import ConceptTexts, fresh_gates, steps_in_all, train
+    from cpe.training import ConceptTexts, steps_in_all, train
 
     places = Places.from_environment()
     config = plan.concepts.training_config
     chosen = plan.gates_of(concepts)
-    rows, embeddings = load_embeddings(places, plan, chosen)
+    rows, table = load_embeddings(places, plan, chosen)
     pipe = places.loaded(plan.concepts.base_model)
-    base = BaseProjections.of(pipe.unet, tokens=embeddings.shape[1], device=pipe.device)
-    embeddings = embeddings.to(pipe.device)
-    texts = []
-    for gate in chosen:
-        parts = {
-            part: embeddings[[rows[prompt] for prompt in prompts]]
-            for part, prompts in gate.prompts(plan.concepts.templates).items()
-        }
-        texts.append(ConceptTexts(gate.concept, seed=_seed(plan, gate), **parts))
-    gates = fresh_gates(texts, base, config)
-    curves: list[list[dict[str, Any]]] = [[] for _ in chosen]
+    base = BaseProjections.of(pipe.unet, tokens=table.shape[1], device=pipe.device, cache=places.work / "bases")
+    prompts = [gate.prompts(plan.concepts.templates) for gate in chosen]
+    anchors = sorted({rows[prompt] for each in prompts for prompt in each["anchors"]})
+    place_of, anchor_table = {row: row for row in anchors}, table  # memory-mapped, read row by row
+    if pipe.device.type != "cpu":
+        place_of, anchor_table = {row: place for place, row in enumerate(anchors)}, table[anchors].to(pipe.device)
+    texts = [
+        ConceptTexts(
+            gate.concept,
+            target=table[[rows[prompt] for prompt in each["target"]]].float(),
+            surrogate=table[[rows[prompt] for prompt in each["surrogate"]]].float(),
+            anchors=anchor_table,
+            anchor_rows=torch.tensor([place_of[rows[prompt]] for prompt in each["anchors"]]).to(pipe.device),
+            seed=_seed(plan, gate),
+        )
+        for gate, each in zip(chosen, prompts, strict=True)
+    ]
+    checkpoint = places.work / "checkpoints" / f"{content_hash([gate.address for gate in chosen])[:24]}.safetensors"
     label = f"training {len(chosen)} gate{'s' if len(chosen) > 1 else ''}"
     with progress(label, steps_in_all(config), "step") as done:
-        for record in train(gates, texts, base, embeddings[rows[""]], config):
-            done(note=f"stage {record.stage + 1}/{config.stages} {record.phase}")
-            if record.step % max(1, record.steps // CURVE_POINTS) == 0 or record.step == record.steps - 1:
-                for index, curve in enumerate(curves):
-                    curve.append(
-                        {
-                            "stage": record.stage,
-                            "phase": record.phase,
-                            "step": record.step,
-                            "erase": record.erase[index],
-                            "adversarial": record.adversarial[index],
-                            "anchor": record.anchor[index],
-                        }
-                    )
+        shown = 0
+
+        def watch(record: Any) -> None:
+            nonlocal shown
+            done(record.taken + 1 - shown, note=f"stage {record.stage + 1}/{config.stages} {record.phase}")
+            shown = record.taken + 1
+
+        trained = train(texts, base, table[rows[""]].float(), config, watch=watch, checkpoint=checkpoint)
     for index, gate in enumerate(chosen):
-        _store_gate(places, plan, gate, gates[index : index + 1], base.names, curves[index])
+        _store_gate(places, plan, gate, trained.gates[index : index + 1], base.names, trained.curves[index])
+    checkpoint.unlink(missing_ok=True)
     return [gate.address for gate in chosen]
 
 
@@ -83,7 +86,7 @@ def _seed(plan: Plan, gate: GatePlan) -> int:
     return int(content_hash([plan.concepts.seed, gate.concept])[:12], 16)
 
 
-def _store_gate(places: Places, plan: Plan, gate: GatePlan, gates: Any, sites: Sequence[str], curve: list) -> None:
+def _store_gate(places: Places, plan: Plan, gate: GatePlan, gates: Any, sites: Sequence[str], curve: Sequence) -> None:
     from safetensors.torch import save_file
 
     from cpe.gatefile import FILE_NAME, MANIFEST_NAME, metadata_of, to_tensors
@@ -107,7 +110,7 @@ def _store_gate(places: Places, plan: Plan, gate: GatePlan, gates: Any, sites: S
             "seed": _seed(plan, gate),
             "code_version": version("concept-pinpoint-eraser"),
             "sha256": file_hash(folder / FILE_NAME),
-            "losses": curve,
+            "losses": list(curve),
         }
         (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1))
         places.store().put(f"gates/{gate.address}", folder)

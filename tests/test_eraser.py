@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import weakref
 
-import plain
 import pytest
 import torch
 from safetensors.torch import save_file
 from small import as_plain
 from tiny import eraser_for, gates_for, tiny_pipeline
 
+from benchmarks import plain
+from cpe import eraser as eraser_module
+from cpe import prompt_cache
 from cpe.config import GateConfig
 from cpe.eraser import Eraser
 from cpe.gatefile import GateFileError, LoadedGates, metadata_of, read_gates, to_tensors
@@ -146,19 +149,186 @@ def test_with_gradients_residuals_are_computed_once_and_no_graph_is_kept(pipe, m
     assert len(seen) == 1
 
 
+@pytest.fixture
+def site(pipe):
+    """One projection's path and module, whose weight a test may change."""
+    name, module = next(iter(find_projections(pipe.unet).items()))
+    weight = module.weight.detach().clone()
+    yield name, module
+    module.weight = torch.nn.Parameter(weight)
+
+
+def fresh_output(eraser, site, text):
+    name, module = site
+    residual = eraser.residuals(text)[name]
+    return torch.nn.functional.linear(text, module.weight) + residual
+
+
 @pytest.mark.parametrize("inference", [False, True])
-def test_a_text_changed_in_place_is_noticed(pipe, inference):
+@pytest.mark.parametrize("through_data", [False, True])
+def test_a_text_changed_in_place_is_noticed(pipe, site, inference, through_data):
     eraser = eraser_for(pipe)
     text = encode_prompts(pipe, ["a tiger"])
-    name, module = next(iter(find_projections(pipe.unet).items()))
     with torch.inference_mode(inference), torch.no_grad(), eraser.attached(pipe):
         if inference:
             text = text.clone()
-        module(text)
-        text.mul_(0.5)
-        got = module(text)
-        expected = torch.nn.functional.linear(text, module.weight) + eraser.residuals(text)[name]
-        torch.testing.assert_close(got, expected)
+        site[1](text)
+        (text.data if through_data else text).mul_(0.5)
+        torch.testing.assert_close(site[1](text), fresh_output(eraser, site, text))
+
+
+WEIGHT_CHANGES = {
+    "in place": lambda module: module.weight.mul_(2),
+    "through data": lambda module: module.weight.data.mul_(2),
+    "one element through data": lambda module: module.weight.data[3, 4].add_(1),
+    "rows swapped through data": lambda module: module.weight.data.copy_(module.weight.flip(0)),
+    "signs through data": lambda module: module.weight.data.neg_(),
+    "other data": lambda module: setattr(module.weight, "data", module.weight.data * 2),
+    "another parameter": lambda module: setattr(module, "weight", torch.nn.Parameter(module.weight * 2)),
+    "loaded": lambda module: module.load_state_dict({"weight": module.weight * 2}),
+}
+
+
+@pytest.mark.parametrize("change", WEIGHT_CHANGES.values(), ids=WEIGHT_CHANGES.keys())
+@pytest.mark.parametrize("inference", [False, True])
+def test_changed_weights_are_noticed_for_the_very_same_text(pipe, site, change, inference):
+    eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
+    with torch.inference_mode(inference), torch.no_grad(), eraser.attached(pipe):
+        before = site[1](text)
+        assert site[1](text) is before, "unchanged, the output is reused"
+        with torch.inference_mode(False), torch.no_grad():
+            change(site[1])
+        expected = fresh_output(eraser, site, text)
+        assert not torch.equal(expected, before)
+        torch.testing.assert_close(site[1](text), expected)
+
+
+def test_where_weights_are_not_compared_a_fused_lora_is_still_noticed(pipe, site, monkeypatch):
+    """Accelerators do not compare weights; the U-Net's own fusing of LoRA says that they changed."""
+    monkeypatch.setattr(prompt_cache, "_probe", lambda module: None)
+    eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
+    for fuse in ("fuse_lora", "unfuse_lora"):
+        monkeypatch.setattr(type(pipe.unet), fuse, lambda unet: site[1].weight.data.mul_(2))
+    with torch.no_grad(), eraser.attached(pipe):
+        for fuse in (pipe.unet.fuse_lora, pipe.unet.unfuse_lora):
+            site[1](text)
+            fuse()
+            torch.testing.assert_close(site[1](text), fresh_output(eraser, site, text))
+
+
+def test_an_output_changed_in_place_by_its_user_is_not_reused(pipe, site):
+    eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode(), eraser.attached(pipe):
+            expected = site[1](text).clone()
+            site[1](text).add_(1)
+            assert torch.equal(site[1](text), expected)
+
+
+def test_a_wrapped_forward_of_unknown_effect_is_called_every_step(pipe, site):
+    eraser, text, calls = eraser_for(pipe), encode_prompts(pipe, ["a tiger"]), []
+    original = site[1].forward
+    site[1].forward = lambda text: original(text) + len(calls)
+    try:
+        with torch.no_grad(), eraser.attached(pipe):
+            first = site[1](text)
+            calls.append(1)
+            torch.testing.assert_close(site[1](text), first + 1)
+    finally:
+        del site[1].forward
+
+
+def test_outputs_go_with_their_text_and_few_residuals_are_kept(pipe, site, monkeypatch):
+    eraser, computed = eraser_for(pipe), []
+    compute = eraser.residuals
+    monkeypatch.setattr(eraser, "residuals", lambda text: computed.append(1) or compute(text))
+    texts = [torch.randn(1, 77, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(9)]
+    with torch.no_grad(), eraser.attached(pipe):
+        passing = texts[0].clone()
+        output = weakref.ref(site[1](passing))
+        assert output() is not None
+        del passing
+        assert output() is None
+        for text in texts:
+            site[1](text)
+        assert len(computed) == 9
+        for text in texts[-prompt_cache.PROMPTS_KEPT :]:
+            site[1](text.clone())
+        assert len(computed) == 9
+        site[1](texts[0])
+        assert len(computed) == 10, "older ones are computed again"
+        monkeypatch.setattr(prompt_cache, "RESIDUALS_MIB", 0)
+        for text in (texts[1], texts[1], texts[2], texts[1]):
+            site[1](text)
+        assert len(computed) == 13, "with no room only the newest stays"
+
+
+def test_under_autocast_residuals_are_still_computed_in_float32(pipe, site):
+    eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
+    residual = eraser.residuals(text)[site[0]]
+    with torch.no_grad(), eraser.attached(pipe):
+        for enabled in (True, False, True):  # the same text, met in another precision
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                got = site[1](text)
+                base = torch.nn.functional.linear(text, site[1].weight)
+                assert torch.equal(eraser.residuals(text)[site[0]], residual)
+            assert torch.equal(got, base + residual.to(base.dtype))
+
+
+def test_detaching_leaves_a_wrapper_that_came_later(pipe, site):
+    eraser, other, text = eraser_for(pipe), eraser_for(pipe, seed=1), encode_prompts(pipe, ["a tiger"])
+    with torch.no_grad():
+        base = torch.nn.functional.linear(text, site[1].weight)
+        eraser.attach(pipe)
+        erased = site[1].forward
+        site[1].forward = lambda text: 2 * erased(text)
+        wrapper = site[1].forward
+        try:
+            eraser.detach()
+            assert site[1].forward is wrapper
+            assert torch.equal(site[1](text), 2 * base)
+            with other.attached(pipe):
+                expected = 2 * base + other.residuals(text)[site[0]]
+                torch.testing.assert_close(site[1](text), expected)
+            assert site[1].forward is wrapper
+        finally:
+            del site[1].forward
+
+
+@pytest.mark.parametrize("pairs", [1, 3, 7, 1000])
+def test_residuals_do_not_depend_on_how_many_gates_are_scored_at_a_time(pipe, monkeypatch, pairs):
+    configs = [GateConfig(gate_rank=3, alpha=0.5), GateConfig(gate_rank=5, adapter_rank=2, tied_qk=False)]
+    parts = [gates_for(pipe, config, count=11, seed=seed) for seed, config in enumerate(configs)]
+    parts = [LoadedGates(p.concepts, p.sites, p.gates.map(torch.Tensor.double)) for p in parts]
+    text = torch.randn(3, 8, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    monkeypatch.setattr(eraser_module, "PAIRS_AT_ONCE", pairs)
+    eraser = Eraser(parts)
+    gates = [(as_plain(p.gates, n), p.gates.config) for p in parts for n in range(11)]
+    opened = torch.stack([plain.openness(text, gate, tied=c.tied_qk)[0] for gate, c in gates])  # (N, B, T, 1)
+    torch.testing.assert_close(eraser.openness(text), opened[..., 0])
+    got = eraser.residuals(text)
+    for place, name in enumerate(eraser.sites):
+        own = torch.stack([plain.residual(text, g, place, alpha=c.alpha, tied=c.tied_qk) for g, c in gates])
+        expected = own.gather(0, opened.argmax(dim=0, keepdim=True).expand(1, *own.shape[1:]))[0]
+        torch.testing.assert_close(got[name], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_gates_that_win_no_token_are_never_multiplied(pipe):
+    part = gates_for(pipe, GateConfig(gate_rank=4), count=9)
+    text = encode_prompts(pipe, ["a tiger"])
+    losers = sorted(set(range(9)) - set(Eraser([part]).openness(text).argmax(dim=0).flatten().tolist()))
+    assert losers, "the case needs a gate that wins nothing"
+    expected = Eraser([part]).residuals(text)
+    part.gates.down[losers] = part.gates.up[losers] = torch.nan
+    got = Eraser([part]).residuals(text)
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+def test_a_gate_with_broken_numbers_is_not_passed_over(pipe):
+    part = gates_for(pipe, GateConfig(gate_rank=4), count=3)
+    part.gates.score[1] = torch.nan
+    residuals = Eraser([part]).residuals(encode_prompts(pipe, ["a tiger"]))
+    assert all(residual.isnan().all() for residual in residuals.values())
 
 
 def test_a_picture_does_not_depend_on_its_batch(pipe):

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, StableDiffusionPipeline, UNet2DModel
-from tiny import tiny_pipeline
+from tiny import tiny_pipeline, tiny_variant
 
 from cpe.config import PROFILES
 from cpe.embedded.classifier import PictureClassifier, classify
@@ -17,7 +17,16 @@ from cpe.embedded.pixels import to_tensor
 from cpe.embedded.scorer import load_clip
 from cpe.embedded.subjects import NOUNS, STYLES, all_captions, caption
 from cpe.generation import PictureJob, generate
-from cpe.models import EMBEDDED_FOLDER, ModelError, encode_prompts, fingerprint, load_pipeline, token_words
+from cpe.models import (
+    EMBEDDED_FOLDER,
+    ModelError,
+    encode_prompts,
+    fingerprint,
+    load_pipeline,
+    text_fingerprint,
+    token_ids,
+    token_words,
+)
 from cpe.projections import find_projections
 
 
@@ -87,6 +96,62 @@ def test_prompts_are_encoded_the_same_in_any_batch(embedded):
     assert token_words(embedded, "an owl") == ["<|startoftext|>", "an", "owl", "<|endoftext|>"]
 
 
+def test_embeddings_are_the_text_encoders_own(embedded):
+    prompts = ["a tiger", "", "an owl in the style of noto", "one more word " * 50]
+    with torch.no_grad():
+        plain = embedded.text_encoder(token_ids(embedded, prompts))[0]
+    assert torch.equal(encode_prompts(embedded, prompts), plain)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 7.5])
+@pytest.mark.parametrize("kind", ["text", "xl"])
+def test_embeddings_are_what_the_unet_is_given(kind, guidance):
+    pipe, given = tiny_variant(kind), []
+
+    def look(module, arguments, options):
+        given.append(options["encoder_hidden_states"])
+
+    pipe.unet.register_forward_pre_hook(look, with_kwargs=True)
+    prompts = ["a tiger", "one more word " * 50]
+    pipe(prompts, num_inference_steps=1, guidance_scale=guidance, height=16, width=16, output_type="latent")
+    embeddings = encode_prompts(pipe, prompts)  # (B, T, D)
+    assert embeddings.shape == (2, 77, pipe.unet.config.cross_attention_dim)
+    assert torch.equal(given[0][-2:], embeddings), "with guidance the unguided half comes first"
+    assert not torch.equal(embeddings[0], embeddings[1])
+
+
+def test_text_fingerprint_is_shared_by_models_with_the_same_text_encoder():
+    one, other = tiny_pipeline(0), tiny_pipeline(1)
+    mark = text_fingerprint(one)
+    assert mark != text_fingerprint(other)
+    other.text_encoder = one.text_encoder
+    assert mark == text_fingerprint(other)
+    assert fingerprint(one) != fingerprint(other), "the rest differs"
+    assert mark == text_fingerprint(one.to(dtype=torch.float16))
+
+
+def test_text_fingerprint_depends_on_whatever_shapes_the_embeddings():
+    marks = [text_fingerprint(tiny_pipeline())]
+    for change in ("weight", "activation", "padding", "length"):
+        pipe = tiny_pipeline()
+        if change == "weight":
+            with torch.no_grad():
+                next(pipe.text_encoder.parameters()).view(-1)[0] += 1e-2
+        elif change == "activation":
+            pipe.text_encoder.config.hidden_act = "gelu"
+        elif change == "padding":
+            pipe.tokenizer.pad_token = "!"
+        else:
+            pipe.tokenizer.model_max_length = 64
+        marks.append(text_fingerprint(pipe))
+    assert len(set(marks)) == len(marks)
+    pipe = tiny_variant("xl")
+    mark = text_fingerprint(pipe)
+    with torch.no_grad():
+        next(pipe.text_encoder_2.parameters()).view(-1)[0] += 1e-2
+    assert mark != text_fingerprint(pipe)
+
+
 def test_fingerprint_tells_models_apart():
     one, same, other = tiny_pipeline(0), tiny_pipeline(0), tiny_pipeline(1)
     assert fingerprint(one) == fingerprint(same) != fingerprint(other)
@@ -99,16 +164,19 @@ def test_fingerprint_is_the_same_in_every_process_and_precision():
     """Sets inside a scheduler's config come in an order that depends on the process."""
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
-        "from diffusers import PNDMScheduler\nfrom tiny import tiny_pipeline\nfrom cpe.models import fingerprint\n"
+        "from diffusers import PNDMScheduler\nfrom tiny import tiny_pipeline\n"
+        "from cpe.models import fingerprint, text_fingerprint\n"
         "pipe = tiny_pipeline()\n"
         "pipe.scheduler = PNDMScheduler.from_config({'num_train_timesteps': 1000, 'steps_offset': 1})\n"
-        "print(fingerprint(pipe)); print(fingerprint(pipe.to(dtype=__import__('torch').float16)))"
+        "print(fingerprint(pipe), text_fingerprint(pipe))\n"
+        "pipe.to(dtype=__import__('torch').float16)\n"
+        "print(fingerprint(pipe), text_fingerprint(pipe))"
     )
     seen = set()
     for seed in ("1", "2", "3"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-        seen.update(done.stdout.split())
+        seen.update(done.stdout.splitlines())
     assert len(seen) == 1, seen
 
 

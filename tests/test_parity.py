@@ -3,6 +3,7 @@
 The data is not part of the project: point CPE_PARITY at the folder, or keep it at ../shared/parity.
 """
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -13,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cpe.config import GateConfig
+from cpe.config import GateConfig, TrainingConfig
 from cpe.eraser import Eraser
 from cpe.gatefile import metadata_of, module_path, read_gates, to_tensors
 from cpe.gates import Gates
-from cpe.objective import squared_error
+from cpe.phases import AttackPhase, Draws, ErasePhase, Texts
 from cpe.projections import BaseProjections
 
 FOLDER = Path(os.environ.get("CPE_PARITY", Path(__file__).parents[2] / "shared" / "parity"))
@@ -61,8 +62,21 @@ class Trajectory:
             if name.startswith("unet."):
                 self._place(name.removeprefix("unet.").removesuffix(".weight"), value)
         self.base = BaseProjections.of(self.unet, tokens=self.tensors["target"].shape[1])
-        eta, text = 1 + self.constants["eta"], self.tensors
-        self.target, self.offset = text["target"], eta * (text["surrogate"] - text["target"])
+        text, self.draws = self.tensors, [Draws(torch.Generator(), torch.Generator())]
+        self.texts = Texts(
+            text["target"][None],
+            text["surrogate"][None],
+            text["empty"][0],
+            text["anchors"][0],
+            (torch.zeros(1).long(),),
+        )
+        self.config = TrainingConfig(
+            gate=GateConfig(gate_rank=int(self.constants["gate_rank"])),
+            strength=self.constants["eta"],
+            anchor_weight=self.constants["lambda"],
+            anchors_per_step=len(text["anchors"][0]),
+            anchor_noise=0,
+        )
 
     def _place(self, path, value):
         *parents, last = path.split(".")
@@ -94,39 +108,34 @@ class Trajectory:
 @pytest.mark.parametrize("case", ["erase_plain", "erase_adversarial"])
 def test_erasing_stage_follows_the_released_trajectory(case):
     run = Trajectory()
-    gates = run.gates("start.")
-    optimizer = torch.optim.Adam([t.requires_grad_() for t in gates.trained().values()], lr=run.constants["erase_rate"])
-    copies = run.tensors["adversarial"] if case == "erase_adversarial" else run.target[:0]
+    assert run.constants["adversarial_weight"] == 1
+    flat = run.gates("start.").flat()
+    gates = run.gates("start.").viewing(flat)
+    copies = run.tensors["adversarial"][None] if case == "erase_adversarial" else run.texts.target[:, :0]
+    phase = ErasePhase(gates, flat, run.texts, copies, copies[:, :0], run.base, run.config, run.draws)
+    optimizer = torch.optim.Adam([flat], lr=run.constants["erase_rate"], fused=True)
     losses = []
     for anchors in run.tensors["anchors"]:
-        quiet = torch.cat([anchors, run.tensors["empty"]])
-        text = torch.cat([run.target, run.target + copies, quiet])
-        offset = torch.cat([run.offset, run.offset - copies, torch.zeros_like(quiet)])
-        errors = squared_error(gates, run.base, text[None], offset[None])[0]
-        count = len(copies)
-        loss = errors[0] + run.constants["lambda"] * errors[1 + count :].mean()
-        if count:
-            loss = loss + run.constants["adversarial_weight"] * errors[1 : 1 + count].mean()
-        optimizer.zero_grad()
-        loss.backward()
+        phase.texts = dataclasses.replace(run.texts, table=anchors)
+        phase.rows[:], phase.share[:] = torch.arange(len(anchors)), 1  # each anchor as it was drawn there
+        found = phase.compute()
         optimizer.step()
-        losses.append(loss.item())
+        losses.append((found[0] + found[1] + run.config.anchor_weight * found[2]).item())
     torch.testing.assert_close(torch.tensor(losses), run.tensors[f"{case}.losses"].float(), rtol=1e-6, atol=1e-6)
     end = run.gates(f"{case}.end.")
     for name, tensor in gates.trained().items():
-        torch.testing.assert_close(tensor.detach(), getattr(end, name), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(tensor, getattr(end, name), rtol=1e-4, atol=1e-4)
 
 
 def test_adversary_stage_follows_the_released_trajectory():
     run = Trajectory()
-    gates, copies = run.gates("start."), run.tensors["adversarial"].clone().requires_grad_()
-    optimizer = torch.optim.Adam([copies], lr=run.constants["adversary_rate"])
+    flat, copies = run.gates("start.").flat(), run.tensors["adversarial"][None].clone()
+    gates = run.gates("start.").viewing(flat)
+    phase = AttackPhase(gates, flat, run.texts, copies, run.base, run.config, run.draws)
+    optimizer = torch.optim.Adam([copies], lr=run.constants["adversary_rate"], fused=True)
     losses = []
     for _ in range(int(run.constants["steps"])):
-        loss = squared_error(gates, run.base, (run.target + copies)[None], -copies[None]).mean()
-        optimizer.zero_grad()
-        loss.backward()
+        losses.append(phase.compute()[0].item())
         optimizer.step()
-        losses.append(loss.item())
     torch.testing.assert_close(torch.tensor(losses), run.tensors["adversary.losses"].float(), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(copies.detach(), run.tensors["adversary.end"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(copies[0], run.tensors["adversary.end"], rtol=1e-4, atol=1e-4)

@@ -1,6 +1,6 @@
 """Neighbours by the text encoder itself: cosine of flattened text embeddings."""
 
-# Axes: T tokens, D text width.
+# Axes: T tokens, D text width, N targets.
 
 from collections.abc import Mapping
 
@@ -22,17 +22,31 @@ def rank_by_embedding(target: Tensor, candidates: Mapping[str, Tensor]) -> list[
 
     Source: the anchors of CPE (section 4.1); computed in float64.
     """
-    wanted = _unit(target, "target")
+    return rank_each({"target": target}, candidates)["target"]
+
+
+def rank_each(targets: Mapping[str, Tensor], candidates: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Returns `rank_by_embedding` of each of N targets; every candidate is read once."""
+    if not targets:
+        return {}
+    shape = next(iter(targets.values())).shape
+    wanted = torch.stack([_unit(embedding, name, shape) for name, embedding in targets.items()])  # (N, T·D)
     similarity = {}
     for name, embedding in candidates.items():
-        if embedding.shape != target.shape:
-            shapes = f"{tuple(target.shape)}, got {tuple(embedding.shape)}"
-            raise ValueError(f"embedding of {name!r} must have the target's shape {shapes}; use one text encoder")
-        similarity[name] = round(float(_unit(embedding, name).to(wanted.device) @ wanted), TIE_DIGITS)
-    return sorted(similarity, key=lambda name: (-similarity[name], name))
+        cosines = wanted @ _unit(embedding, name, shape).to(wanted.device)  # (N,)
+        similarity[name] = [round(cosine, TIE_DIGITS) for cosine in cosines.tolist()]
+
+    def ranked(index: int) -> list[str]:
+        return sorted(similarity, key=lambda name: (-similarity[name][index], name))
+
+    return {target: ranked(index) for index, target in enumerate(targets)}
 
 
-def _unit(embedding: Tensor, name: str) -> Tensor:
+def _unit(embedding: Tensor, name: str, shape: torch.Size) -> Tensor:
+    """Returns the flattened embedding (T·D,) at length 1, float64."""
+    if embedding.shape != shape:
+        shapes = f"{tuple(shape)}, got {tuple(embedding.shape)}"
+        raise ValueError(f"embedding of {name!r} must have the target's shape {shapes}; use one text encoder")
     flat = embedding.detach().to(torch.float64).flatten()  # (T·D,)
     length = flat.norm()
     if not bool(torch.isfinite(length)) or not bool(length):

@@ -1,6 +1,9 @@
-"""The formulas as they stand, in float64 and with every projection: what the fast path must equal."""
+"""The formulas as they stand, with every projection: what the fast path must equal and is compared with."""
 
 # Axes: B prompts, T tokens, D text width, O projection width, S adapter rank, R gate rank, L projections.
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -43,3 +46,15 @@ def error(text, offset, gate, projections, weights, *, alpha: float, tied: bool)
         wrong = offset @ projection.T - residual(text, gate, site, alpha=alpha, tied=tied)
         total = total + weight * wrong.square().mean(dim=(1, 2))
     return total / len(projections)
+
+
+@contextmanager
+def trainable(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Lets autograd follow these tensors within a `with` block."""
+    for tensor in tensors:
+        tensor.requires_grad_()
+    try:
+        yield
+    finally:
+        for tensor in tensors:
+            tensor.requires_grad_(False)

@@ -1,0 +1,296 @@
+"""The two kinds of training step, each with its gradient written by hand: erasing, and searching adversarial copies.
+
+A step draws on the CPU what it needs (which templates, which anchors) and then computes without branching on values,
+from tensors that stay at their places, so that a device which can record work once replays it.
+"""
+
+# Axes: N concepts, K templates, E targets a step, C copies, A anchors a step, T tokens, D text width, S adapter rank,
+# L projections.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cpe.config import TrainingConfig
+from cpe.gates import Gates, side_by_side
+from cpe.objective import (
+    attend,
+    attend_gradient,
+    fixed_error,
+    up_gradient,
+    up_products,
+    weigh,
+    weigh_gradient,
+)
+from cpe.projections import BaseProjections
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The embeddings of N concepts.
+
+    Attributes:
+        target: each concept in K templates, (N, K, T, D).
+        surrogate: what it turns into, in the same templates, (N, K, T, D).
+        empty: the empty prompt, (T, D).
+        table: embeddings that anchors are rows of, (prompts, T, D), in any floating type.
+        anchors: each concept's rows in the table.
+    """
+
+    target: Tensor
+    surrogate: Tensor
+    empty: Tensor
+    table: Tensor
+    anchors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """One concept's sources of randomness.
+
+    Attributes:
+        choices: of templates, anchors and their shares, on the CPU.
+        noise: of anchors' noise and of copies, on the device.
+    """
+
+    choices: torch.Generator
+    noise: torch.Generator
+
+
+class ErasePhase:
+    """Steps that pull the target and its copies towards the surrogate while anchors hold still.
+
+    Args:
+        gates: of N concepts; their tensors that move are views of `flat`.
+        flat: what training moves, (N, P).
+        texts: the concepts' embeddings.
+        copies: the last search's adversarial copies, (N, C, T, D); C may be 0.
+        earlier: copies of searches before that, for `config.replay`, (N, ·, T, D).
+        base: the model's projections.
+        config: the preset.
+        draws: one a concept.
+    """
+
+    def __init__(
+        self,
+        gates: Gates,
+        flat: Tensor,
+        texts: Texts,
+        copies: Tensor,
+        earlier: Tensor,
+        base: BaseProjections,
+        config: TrainingConfig,
+        draws: Sequence[Draws],
+    ) -> None:
+        self.flat, self.gates, self.side = flat, gates, side_by_side(gates, flat)
+        self.texts, self.base, self.config, self.draws = texts, base, config, draws
+        count, _, tokens, width = texts.target.shape
+        self.erased, self.held = config.targets_per_step, config.anchors_per_step
+        self.replayed = min(config.replay, earlier.shape[1])
+        self.every_copy = torch.cat([copies, earlier], dim=1) if self.replayed else copies
+        self.copied = copies.shape[1] + self.replayed
+        device = flat.device
+        self.offset = (1 + config.strength) * (texts.surrogate - texts.target)
+        self.concepts = torch.arange(count, device=device)[:, None]
+        self.pairing = torch.arange(self.copied, device=device) % self.erased  # which target a copy goes with
+        self.template = torch.zeros(count, self.erased, dtype=torch.int64, device=device)
+        self.copy = torch.arange(self.copied, device=device).repeat(count, 1)  # the step's, among every copy
+        self.rows = torch.zeros(count, 2, self.held, dtype=torch.int64, device=texts.table.device)
+        self.share = flat.new_zeros(count, self.held, 1, 1)
+        # On a CPU, noise is drawn only where the gate can see it: in the span of its K columns (docs/method.md, 5).
+        columns = self.side.shape[2]
+        self.spanned = device.type == "cpu" and config.anchor_noise > 0 and columns <= width
+        self.noise = flat.new_empty(count, self.held, tokens, columns if self.spanned else width)
+        # One block of texts: offsets | copies | targets | empty prompt | anchors.
+        sizes = [self.erased, self.copied, self.erased, 1, self.held]
+        self.block = flat.new_zeros(count, sum(sizes), tokens, width)
+        self.wanted, self.copies, self.shown, empty, self.anchors = self.block.split(sizes, dim=1)
+        self.copies[:] = self.every_copy[:, : self.copied]
+        empty[:] = texts.empty
+        self.target_fixed = fixed_error(self.offset, base)  # (N, K)
+        shares = [1 / max(1, self.copied)] * self.copied + [1 / self.erased] * self.erased
+        shares += [config.anchor_weight / (1 + self.held)] * (1 + self.held)
+        self.shares = torch.tensor(shares, dtype=torch.float64).to(flat)[
+            None, :, None, None
+        ]  # of each prompt in the loss
+        pulled = (self.offset @ base.gram).flatten(2) @ self.every_copy.flatten(2).transpose(1, 2)
+        self.copy_fixed = self.target_fixed[:, :, None] - 2 * pulled + fixed_error(self.every_copy, base)[:, None]
+        flat.grad = torch.zeros_like(flat)
+
+    def draw(self) -> None:
+        """Draws a step's templates and anchors, each concept from its own generator."""
+        templates = self.texts.target.shape[1]
+        for place, (own, rows) in enumerate(zip(self.draws, self.texts.anchors, strict=True)):
+            self.template[place] = torch.randint(templates, (self.erased,), generator=own.choices)
+            self.rows[place] = rows[torch.randint(len(rows), (2, self.held), generator=own.choices)]
+            share = torch.rand(self.held, generator=own.choices, dtype=self.share.dtype)
+            self.share[place] = share[:, None, None]
+            if self.replayed:
+                first = self.copied - self.replayed
+                order = torch.randperm(self.every_copy.shape[1] - first, generator=own.choices)
+                self.copy[place, first:] = first + order[: self.replayed]
+
+    def compute(self) -> Tensor:
+        """Leaves the gradient in `flat.grad` and returns the erasing, adversarial and anchoring losses, (3, N)."""
+        config, erased, copied = self.config, self.erased, self.copied
+        count, _, tokens, _ = self.block.shape
+        self._fill()
+        products = up_products(self.gates.up, self.base)
+        texts, offsets = self.block[:, erased:].flatten(1, 2), self.block[:, : erased + copied].flatten(1, 2)
+        mixed = torch.bmm(texts, self.side).unflatten(1, (-1, tokens))  # copies | targets | empty | anchors
+        if self.spanned:
+            basis, triangle = torch.linalg.qr(self.side)  # (N, D, K), (N, K, K)
+            mixed[:, -self.held :] += torch.bmm(self.noise.flatten(1, 2), triangle).view_as(self.noise)
+        mixed[:, :copied] += mixed[:, copied : copied + erased][:, self.pairing]  # (t + a) C = t C + a C
+        seen = attend(mixed.flatten(0, 1), config.gate)
+        codes = seen.codes.unflatten(0, (count, -1))  # (N, copies | targets | empty | anchors, T, L·S)
+        own = weigh(codes.flatten(1, 2), products.metric).view_as(codes)
+        errors = torch.linalg.vecdot(codes, own).sum(dim=2)  # (N, prompts)
+        pulled = torch.bmm(offsets, products.pull.transpose(1, 2)).unflatten(1, (-1, tokens))  # offsets | copies
+        pulled = torch.cat([pulled[:, :erased][:, self.pairing] - pulled[:, erased:], pulled[:, :erased]], dim=1)
+        moving = codes[:, : copied + erased]
+        errors[:, : copied + erased] -= 2 * torch.linalg.vecdot(moving, pulled).sum(dim=2)
+
+        weighted = codes * self.shares
+        metric = weigh_gradient(codes.flatten(1, 2), weighted.flatten(1, 2), products.metric)
+        pull = -2 * weighted[:, : copied + erased]
+        to_targets = pull[:, copied:].index_add(1, self.pairing, pull[:, :copied])
+        pull = torch.cat([to_targets, -pull[:, :copied]], dim=1).flatten(1, 2)  # rows as the offsets'
+        own[:, : copied + erased] -= pulled
+        own *= 2 * self.shares
+        back = attend_gradient(seen, own.flatten(0, 1), config.gate).unflatten(0, (count, -1))
+        back[:, copied : copied + erased].index_add_(1, self.pairing, back[:, :copied])
+        side = torch.bmm(back.flatten(1, 2).transpose(1, 2), texts).transpose(1, 2)  # quicker than Xᵀ times back
+        if self.spanned:
+            noisy = back[:, -self.held :].flatten(1, 2)
+            side = side + torch.bmm(basis, torch.bmm(self.noise.flatten(1, 2).transpose(1, 2), noisy))
+        up = up_gradient(self.gates.up, self.base, torch.bmm(pull.transpose(1, 2), offsets), metric)
+        self._leave(side, up)
+
+        erase = errors[:, copied : copied + erased].mean(dim=1)
+        erase += self.target_fixed[self.concepts, self.template].mean(dim=1)
+        fixed = self.copy_fixed[self.concepts, self.template[:, self.pairing], self.copy]
+        adversarial = (errors[:, :copied] + fixed).sum(dim=1) / max(1, copied)
+        return torch.stack([erase, adversarial, errors[:, copied + erased :].mean(dim=1)])
+
+    def _fill(self) -> None:
+        """Puts the drawn templates, copies and anchors into the block of texts."""
+        self.shown[:] = self.texts.target[self.concepts, self.template]
+        self.wanted[:] = self.offset[self.concepts, self.template]
+        if self.replayed:
+            self.copies[:] = self.every_copy[self.concepts, self.copy]
+        spread = mix_anchors(self.texts.table, self.rows, self.share, out=self.anchors)
+        if self.config.anchor_noise:
+            for noise, own in zip(self.noise, self.draws, strict=True):
+                noise.normal_(generator=own.noise)
+            self.noise *= self.config.anchor_noise * spread
+            if not self.spanned:
+                self.anchors += self.noise
+
+    def _leave(self, side: Tensor, up: Tensor) -> None:
+        """Leaves the gradient, of each concept clipped to `config.gradient_clip` if that is set."""
+        gradient = self.flat.grad
+        assert gradient is not None
+        torch.cat([side.flatten(1), up.flatten(1)], dim=1, out=gradient)
+        if self.config.gradient_clip is not None:
+            norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+            gradient *= (self.config.gradient_clip / norm).clamp(max=1)
+
+
+class AttackPhase:
+    """Steps that, with the gate frozen, move copies so that the target comes back.
+
+    Args:
+        gates: of N concepts.
+        flat: their moving tensors, (N, P), which stay as they are.
+        texts: the concepts' embeddings.
+        copies: what moves, (N, C, T, D).
+        base: the model's projections.
+        config: the preset.
+        draws: one a concept.
+    """
+
+    def __init__(
+        self,
+        gates: Gates,
+        flat: Tensor,
+        texts: Texts,
+        copies: Tensor,
+        base: BaseProjections,
+        config: TrainingConfig,
+        draws: Sequence[Draws],
+    ) -> None:
+        self.flat, self.config, self.base, self.draws = copies, config, base, draws
+        self.products = up_products(gates.up, base)
+        side = side_by_side(gates, flat)
+        self.stack = torch.cat([side, self.products.pull.transpose(1, 2)], dim=2)  # (N, D, K + L·S)
+        self.target = torch.bmm(texts.target.flatten(1, 2), side).unflatten(1, texts.target.shape[1:3])
+        count, copied = copies.shape[:2]
+        self.concepts = torch.arange(count, device=flat.device)[:, None]
+        self.pairing = torch.arange(copied, device=flat.device) % config.targets_per_step
+        self.template = torch.zeros(count, config.targets_per_step, dtype=torch.int64, device=flat.device)
+        copies.grad = torch.zeros_like(copies)
+
+    def draw(self) -> None:
+        """Draws a step's templates."""
+        templates = self.target.shape[1]
+        for place, own in enumerate(self.draws):
+            self.template[place] = torch.randint(templates, (self.template.shape[1],), generator=own.choices)
+
+    def compute(self) -> Tensor:
+        """Leaves the gradient in `copies.grad` and returns each concept's loss and zeros, (3, N)."""
+        copies, gradient = self.flat, self.flat.grad
+        assert gradient is not None
+        count, copied, tokens, width = copies.shape
+        rows, columns = copies.view(count, copied * tokens, width), self.target.shape[-1]
+        product = torch.bmm(rows, self.stack)  # X C | a hᵀ
+        mixed, pulled = product[..., :columns], product[..., columns:]
+        mixed = mixed.unflatten(1, (copied, tokens)) + self.target[self.concepts, self.template[:, self.pairing]]
+        seen = attend(mixed.flatten(0, 1), self.config.gate)
+        codes = seen.codes.view(count, copied * tokens, -1)
+        own = weigh(codes, self.products.metric)
+        moved = torch.mm(rows.flatten(0, 1), self.base.gram).view_as(rows)  # a M, the only wide product
+        errors = torch.linalg.vecdot(rows, moved).sum(dim=1)
+        errors += torch.linalg.vecdot(codes, own + 2 * pulled).sum(dim=1)
+        own += pulled
+        own *= 2 / copied
+        back = attend_gradient(seen, own.view_as(seen.codes), self.config.gate).view(count, copied * tokens, -1)
+        left = torch.cat([back, codes * (2 / copied)], dim=2)  # (N, C·T, K + L·S)
+        torch.baddbmm(moved, left, self.stack.transpose(1, 2), beta=2 / copied, out=gradient.view_as(rows))
+        loss = errors / copied
+        return torch.stack([loss, torch.zeros_like(loss), torch.zeros_like(loss)])
+
+
+def mix_anchors(table: Tensor, rows: Tensor, share: Tensor, out: Tensor) -> Tensor:
+    """Writes pairs of texts, mixed by Beta(1, 1), and returns how their noise spreads.
+
+    Both texts x, y of a pair carry Gaussian noise of `anchor_noise` times each token's norm. Their mixture
+    s x + (1−s) y then carries Gaussian noise of √(s²‖x‖² + (1−s)²‖y‖²) times `anchor_noise`, drawn at once.
+
+    Args:
+        table: embeddings, (prompts, T, D).
+        rows: the pairs' rows in the table, first the x and then the y of each concept, (N, 2, A).
+        share: s, (N, A, 1, 1).
+        out: (N, A, T, D).
+
+    Returns:
+        √(s²‖x‖² + (1−s)²‖y‖²), (N, A, T, 1).
+    """
+    count, held = share.shape[:2]
+    if out.device.type != "cpu":
+        pairs = table[rows.flatten()].to(out).unflatten(0, (count, 2, held))  # (N, 2, A, T, D)
+        torch.lerp(pairs[:, 1], pairs[:, 0], share, out=out)
+        norms = torch.linalg.vector_norm(pairs, dim=-1, keepdim=True)
+        return torch.hypot(share * norms[:, 0], (1 - share) * norms[:, 1])
+    pair = out.new_empty(2, *table.shape[1:])  # small enough to stay in a core's cache: several times faster
+    norms = out.new_empty(count, held, 2, table.shape[1])
+    for concept, chosen in enumerate(rows.tolist()):
+        for place, (first, second) in enumerate(zip(*chosen, strict=True)):
+            pair[0].copy_(table[first])
+            pair[1].copy_(table[second])
+            torch.lerp(pair[1], pair[0], share[concept, place, 0], out=out[concept, place])
+            torch.linalg.vector_norm(pair, dim=-1, out=norms[concept, place])
+    share = share[..., 0]
+    return torch.hypot(share * norms[:, :, 0], (1 - share) * norms[:, :, 1]).unsqueeze(-1)

@@ -1,0 +1,64 @@
+"""The benchmarks measure what they say: the same losses and gradients both ways, on the shapes that people use."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import training
+from benchmarks.shapes import UNETS, build_attentions
+from cpe.config import PRESETS
+from cpe.projections import BaseProjections, find_projections
+from flows.cli import app
+
+
+@pytest.mark.parametrize(
+    ("shape", "projections", "text_width", "width"),
+    [("sd-v1.4", 32, 768, 24960), ("sd-v2.1", 32, 1024, 24960), ("sdxl", 140, 2048, 166400)],
+)
+def test_shapes_are_those_of_the_published_models(shape, projections, text_width, width):
+    found = find_projections(build_attentions(shape, share=20))
+    assert len(found) == projections
+    assert sum(module.weight.shape[0] for module in found.values()) * 20 == width
+    assert {module.weight.shape[1] for module in found.values()} == {text_width}
+    assert set(UNETS) == {"sd-v1.4", "sd-v2.1", "sdxl"}
+
+
+def test_training_benchmark_compares_equal_work():
+    unet = build_attentions("sd-v1.4", share=20)
+    config = PRESETS["celebrity"].model_copy(update={"copies": 2, "anchors_per_step": 3})
+    result = training.measure(unet, config=config, tokens=7, rounds=1)
+    assert set(result["disagreement"]) == {
+        "erase loss",
+        "erase gradient",
+        "adversary loss",
+        "adversary gradient",
+    }
+    assert max(result["disagreement"].values()) < 1e-9
+    for kind in ("erase", "adversary"):
+        assert result[kind]["ratio"] == pytest.approx(result[kind]["ms_plain"] / result[kind]["ms_ours"], rel=1e-6)
+        assert result[kind]["gflop_ours"] < result[kind]["gflop_plain"]
+        assert result[kind]["where"][0]["ms_per_step"] > 0
+    json.dumps(result)
+    text = training.report(result | training.totals(result, config))
+    assert "times faster" in text
+
+
+def test_scaling_counts_time_per_concept():
+    base = BaseProjections.of(build_attentions("sd-v1.4", share=40), tokens=77)
+    config = PRESETS["celebrity"].model_copy(update={"copies": 2, "anchors_per_step": 3})
+    rows = training.scaling(base, config, [1, 2], steps=2)
+    assert [row["concepts"] for row in rows] == [1, 2]
+    assert all(row["erase_ms_per_concept"] > 0 and row["adversary_ms_per_concept"] > 0 for row in rows)
+
+
+def test_cpe_bench_measures_training_and_drawing_of_a_model():
+    found = CliRunner().invoke(app, ["bench", "--preset", "emoji", "--rounds", "1", "--json"])
+    assert found.exit_code == 0, found.output
+    result = json.loads(found.stdout)
+    assert result["training"]["erase"]["ratio"] > 1
+    assert result["training"]["adversary"]["ratio"] > 1
+    assert [row["gates"] for row in result["inference"]["rows"]] == [0, 1, 50, 500]
+    wrong = CliRunner().invoke(app, ["bench", "--preset", "nothing"])
+    assert wrong.exit_code == 2
+    assert "no training preset 'nothing'" in wrong.output
