@@ -7,10 +7,8 @@ The first step of a prompt also scores its gates; what it takes beyond a usual s
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
+from benchmarks.memory import peak_mib, reset_peak
 from benchmarks.shapes import TOKENS, UNETS, build_unet
 from cpe.config import GateConfig
 from cpe.eraser import Eraser
@@ -96,9 +95,9 @@ def measure(
     for round_number in range(-1, rounds):  # the first, which warms up, does not count
         turn = round_number % len(order)
         for count in order[turn:] + order[:turn]:
-            _reset_peak(loop.device)
+            reset_peak(loop.device)
             taken = loop.draw(erasers[count], steps if round_number >= 0 else 1, seed=round_number)
-            peaks[count] = max(peaks[count], _peak_mib(loop.device))
+            peaks[count] = max(peaks[count], peak_mib(loop.device))
             if round_number >= 0:
                 times[count].append(taken)
     usual = {count: [median(taken[1:]) for taken in times[count]] for count in order}
@@ -178,24 +177,6 @@ class _Loop:
 def _wait(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the most resident memory, counted from now on
-
-
-def _peak_mib(device: torch.device) -> float:
-    """Returns the most memory since `_reset_peak`; on systems other than Linux, since the process began."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _mib_of(gates: Gates) -> float:

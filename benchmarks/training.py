@@ -7,7 +7,6 @@ the same number of threads, in one process, in turns.
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import plain
+from benchmarks.memory import peak_mib, reset_peak
 from benchmarks.shapes import TOKENS, UNETS, build_attentions
 from cpe.config import PRESETS, TrainingConfig
 from cpe.gates import Gates
@@ -183,13 +183,6 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_gib(device: torch.device) -> float:
-    """Returns the most memory the process has used so far, on the device if it is a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30
-
-
 def gflop(work: Callable[[], Any]) -> float:
     """Returns the multiply-adds of some work's products, two operations each, in 1e9."""
     with FlopCounterMode(display=False) as counter:
@@ -224,13 +217,14 @@ def measure(
         "adversary": (lambda: steps.ours(steps.attack), steps.plain_attack),
     }
     result: dict[str, Any] = {"spectral_norms_and_m_s": first, "spectral_norms_and_m_cached_s": again}
-    before = peak_gib(where)
+    before = reset_peak(where)
     for ours, _ in kinds.values():
         ours()
-    result["peak_gib_ours"] = peak_gib(where) - before
+    result["peak_mib_ours"] = peak_mib(where) - before
+    before = reset_peak(where)
     for name, (ours, plainly) in kinds.items():
         result[name] = {"gflop_ours": gflop(ours), "gflop_plain": gflop(plainly)}
-    result["peak_gib_plain"] = peak_gib(where) - before
+    result["peak_mib_plain"] = peak_mib(where) - before
     times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in kinds}
     for _ in range(rounds):
         for name, (ours, plainly) in kinds.items():
@@ -277,9 +271,9 @@ def scaling(base: BaseProjections, config: TrainingConfig, counts: Sequence[int]
 def whole(base: BaseProjections, config: TrainingConfig) -> dict[str, float]:
     """Returns what training one gate with every step of a preset takes, texts and projections being there."""
     concepts, empty = concepts_of(1, base.tokens, base.text_width)
-    before = peak_gib(base.gram.device)
+    before = reset_peak(base.gram.device)
     spent = seconds(lambda: train(concepts, base, empty, config), base.gram.device)
-    return {"seconds": spent, "peak_gib": peak_gib(base.gram.device) - before}
+    return {"seconds": spent, "peak_mib": peak_mib(base.gram.device) - before}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -300,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = {"shape": chosen.shape, "preset": chosen.preset, "device": chosen.device, "threads": chosen.threads}
     base = BaseProjections.of(unet, tokens=TOKENS, device=chosen.device) if chosen.whole or chosen.concepts else None
     if base is not None and chosen.whole:
-        result["whole"] = whole(base, config)  # first, since peak memory only grows
+        result["whole"] = whole(base, config)
     result |= measure(unet, config=config, device=chosen.device, rounds=chosen.rounds)
     result |= totals(result, config)
     if base is not None and chosen.concepts:
@@ -335,8 +329,8 @@ def report(result: dict[str, Any]) -> str:
         shares = ", ".join(f"{w['operation'].removeprefix('aten::')} {w['ms_per_step']:.1f}" for w in r["where"][:6])
         lines.append(f"{'':10} where ours goes, ms: {shares}")
     lines.append(
-        f"peak memory beyond the texts: ours {result['peak_gib_ours']:.2f} GiB, "
-        f"plain {result['peak_gib_plain']:.2f} GiB"
+        f"peak memory of steps beyond texts and model: ours {result['peak_mib_ours']:.0f} MiB, "
+        f"plain {result['peak_mib_plain']:.0f} MiB"
     )
     lines.append(
         "relative difference in float64: " + ", ".join(f"{k} {v:.1e}" for k, v in result["disagreement"].items())
@@ -351,7 +345,7 @@ def report(result: dict[str, Any]) -> str:
     )
     if "whole" in result:
         spent = result["whole"]
-        lines.append(f"one whole training, run: {spent['seconds']:.0f} s, {spent['peak_gib']:.2f} GiB beyond the texts")
+        lines.append(f"one whole training, run: {spent['seconds']:.0f} s, {spent['peak_mib']:.0f} MiB beyond the texts")
     for row in result.get("scaling", []):
         lines.append(
             f"{row['concepts']:4} concepts in one batch: {row['erase_ms_per_concept']:.1f} ms an erasing step "

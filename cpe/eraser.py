@@ -128,9 +128,10 @@ class Eraser:
 
         The U-Net's cross-attentions are all that changes. A ControlNet's own cross-attentions and SDXL's pooled
         embedding still get the prompt as it is: gates are trained for the U-Net's projections.
-        LoRA layers, offload hooks and `torch.compile` may come before or after. While attached, fusing projections
-        raises, and writing weights in place through `.data` between two calls with the very same text tensor goes
-        unnoticed except on the CPU.
+        LoRA layers, offload hooks and `torch.compile` may come before or after; under offload hooks and in compiled
+        code keys and values are computed every step, residuals still once a prompt. While attached, fusing
+        projections raises. Weights written through `.data` between two calls with the very same text tensor, which
+        pipelines never do, go unnoticed except on the CPU.
 
         Raises:
             ValueError: the pipeline's projections are not those the gates were trained for, or are fused.

@@ -203,6 +203,25 @@ def test_changed_weights_are_noticed_for_the_very_same_text(pipe, site, change, 
         torch.testing.assert_close(site[1](text), expected)
 
 
+@pytest.mark.parametrize("change", ["in place", "other data", "another parameter", "loaded"])
+def test_where_weights_are_not_compared_counted_changes_are_still_noticed(pipe, site, monkeypatch, change):
+    monkeypatch.setattr(prompt_cache, "_probe", lambda module: None)
+    eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
+    with torch.no_grad(), eraser.attached(pipe):
+        site[1](text)
+        WEIGHT_CHANGES[change](site[1])
+        torch.testing.assert_close(site[1](text), fresh_output(eraser, site, text))
+
+
+def test_where_weights_are_not_compared_another_precision_is_still_noticed(pipe, site, monkeypatch):
+    monkeypatch.setattr(prompt_cache, "_probe", lambda module: None)
+    eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
+    with torch.no_grad(), eraser.attached(pipe):
+        site[1](text)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert site[1](text).dtype == torch.bfloat16
+
+
 def test_where_weights_are_not_compared_a_fused_lora_is_still_noticed(pipe, site, monkeypatch):
     """Accelerators do not compare weights; the U-Net's own fusing of LoRA says that they changed."""
     monkeypatch.setattr(prompt_cache, "_probe", lambda module: None)

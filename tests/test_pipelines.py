@@ -97,6 +97,11 @@ def test_half_precision_erases_like_the_reference(kind, dtype):
     assert draw_variant(pipe, kind=kind).dtype == dtype
 
 
+def test_inference_mode_erases_like_the_reference(pipe):
+    with torch.inference_mode():
+        assert_erases(pipe)
+
+
 def test_sliced_attention_erases_like_the_reference(pipe):
     pipe.enable_attention_slicing(1)
     assert_erases(pipe)
