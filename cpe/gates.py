@@ -114,26 +114,3 @@ class Gates:
 def side_by_side(gates: Gates, flat: Tensor) -> Tensor:
     """Returns [Wq | v | D_1 … D_L (| Wk)] of rows made by `Gates.flat`, as a view (N, D, R + 1 + L·S (+ R))."""
     return flat[:, : -gates.config.adapter_rank * sum(gates.widths)].view(len(flat), gates.text_width, -1)
-
-
-def gate_codes(gates: Gates, text: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns each gate's score and its residuals before the up matrices.
-
-    Args:
-        gates: N gates.
-        text: embeddings (N, B, T, D), or (1, B, T, D) for the same text in front of every gate.
-
-    Returns:
-        Scores e v, (N, B, T, 1), whose sigmoid is the openness g, and codes α/S · g ⊙ A X D_l for all
-        projections, (N, B, T, L·S).
-    """
-    config = gates.config
-    rank = config.gate_rank
-    parts = [gates.query, gates.score, gates.down] + ([] if config.tied_qk else [gates.key])
-    mixed = text @ torch.cat(parts, dim=2).unsqueeze(1)  # (N, B, T, R + 1 + L·S [+ R])
-    query = mixed[..., :rank]
-    key = query if config.tied_qk else mixed[..., -rank:]
-    values = mixed[..., rank:] if config.tied_qk else mixed[..., rank:-rank]
-    attended = (query @ key.transpose(-1, -2)).softmax(dim=-1) @ values  # (N, B, T, 1 + L·S)
-    score = attended[..., :1]
-    return score, config.alpha / config.adapter_rank * score.sigmoid() * attended[..., 1:]

@@ -1,7 +1,6 @@
 """The two kinds of training step, each with its gradient written by hand: erasing, and searching adversarial copies.
 
-A step draws on the CPU what it needs (which templates, which anchors) and then computes without branching on values,
-from tensors that stay at their places, so that a device which can record work once replays it.
+A step first draws which templates and anchors it takes, then computes from tensors that stay at their places.
 """
 
 # Axes: N concepts, K templates, E targets a step, C copies, A anchors a step, T tokens, D text width, S adapter rank,
