@@ -155,13 +155,13 @@ def site(pipe):
     name, module = next(iter(find_projections(pipe.unet).items()))
     weight = module.weight.detach().clone()
     yield name, module
-    module.weight = torch.nn.Parameter(weight)
+    module.weight, module.bias = torch.nn.Parameter(weight), None
 
 
 def fresh_output(eraser, site, text):
     name, module = site
     residual = eraser.residuals(text)[name]
-    return torch.nn.functional.linear(text, module.weight) + residual
+    return torch.nn.functional.linear(text, module.weight, module.bias) + residual
 
 
 @pytest.mark.parametrize("inference", [False, True])
@@ -203,9 +203,18 @@ def test_changed_weights_are_noticed_for_the_very_same_text(pipe, site, change, 
         torch.testing.assert_close(site[1](text), expected)
 
 
+def test_a_changed_bias_is_noticed_for_the_very_same_text(pipe, site):
+    eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
+    site[1].bias = torch.nn.Parameter(torch.zeros(len(site[1].weight)))
+    with torch.no_grad(), eraser.attached(pipe):
+        site[1](text)
+        site[1].bias.data.add_(1)
+        torch.testing.assert_close(site[1](text), fresh_output(eraser, site, text))
+
+
 @pytest.mark.parametrize("change", ["in place", "other data", "another parameter", "loaded"])
 def test_where_weights_are_not_compared_counted_changes_are_still_noticed(pipe, site, monkeypatch, change):
-    monkeypatch.setattr(prompt_cache, "_probe", lambda module: None)
+    monkeypatch.setattr(prompt_cache, "_checksum", lambda weight: None)
     eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
     with torch.no_grad(), eraser.attached(pipe):
         site[1](text)
@@ -214,7 +223,7 @@ def test_where_weights_are_not_compared_counted_changes_are_still_noticed(pipe, 
 
 
 def test_where_weights_are_not_compared_another_precision_is_still_noticed(pipe, site, monkeypatch):
-    monkeypatch.setattr(prompt_cache, "_probe", lambda module: None)
+    monkeypatch.setattr(prompt_cache, "_checksum", lambda weight: None)
     eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
     with torch.no_grad(), eraser.attached(pipe):
         site[1](text)
@@ -224,7 +233,7 @@ def test_where_weights_are_not_compared_another_precision_is_still_noticed(pipe,
 
 def test_where_weights_are_not_compared_a_fused_lora_is_still_noticed(pipe, site, monkeypatch):
     """Accelerators do not compare weights; the U-Net's own fusing of LoRA says that they changed."""
-    monkeypatch.setattr(prompt_cache, "_probe", lambda module: None)
+    monkeypatch.setattr(prompt_cache, "_checksum", lambda weight: None)
     eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
     for fuse in ("fuse_lora", "unfuse_lora"):
         monkeypatch.setattr(type(pipe.unet), fuse, lambda unet: site[1].weight.data.mul_(2))
@@ -242,6 +251,18 @@ def test_an_output_changed_in_place_by_its_user_is_not_reused(pipe, site):
             expected = site[1](text).clone()
             site[1](text).add_(1)
             assert torch.equal(site[1](text), expected)
+
+
+@pytest.mark.parametrize("width", [32, 31])
+def test_bits_are_compared_wherever_a_tensor_lies_in_memory(width):
+    whole = torch.randn(3 * width + 1, generator=torch.Generator().manual_seed(0)).half()
+    for start in (0, 1):
+        part = whole[start:][: 3 * width].view(3, width)
+        words = prompt_cache._words(part)
+        assert torch.equal(words, prompt_cache._words(part.clone()))
+        changed = part.clone()
+        changed[1, 2] += 1
+        assert not torch.equal(words, prompt_cache._words(changed))
 
 
 def test_a_wrapped_forward_of_unknown_effect_is_called_every_step(pipe, site):
