@@ -25,7 +25,8 @@ def find_projections(unet: nn.Module) -> dict[str, nn.Linear]:
     fused = [
         name
         for name, module in unet.named_modules()
-        if name.endswith("attn2") and getattr(module, "fused_projections", False)
+        # The processor alone decides: `fused_projections` stays set when diffusers unfuses.
+        if name.endswith("attn2") and type(getattr(module, "processor", None)).__name__.startswith("Fused")
     ]
     if fused:
         raise ValueError(

@@ -388,9 +388,13 @@ def test_another_eraser_on_top_is_refused(pipe):
 
 def test_fused_projections_are_refused():
     pipe = tiny_pipeline()
-    pipe.unet.fuse_qkv_projections()
+    eraser, before = eraser_for(pipe), draw(pipe, ["a tiger"])
+    pipe.fuse_qkv_projections()
     with pytest.raises(ValueError, match="unfuse_qkv_projections"):
-        eraser_for(tiny_pipeline()).attach(pipe)
+        eraser.attach(pipe)
+    pipe.unfuse_qkv_projections()  # as the message says
+    with eraser.attached(pipe):
+        assert not torch.allclose(draw(pipe, ["a tiger"]), before)
 
 
 def test_gates_of_another_width_are_refused_with_both_widths(pipe):
