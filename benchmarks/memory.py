@@ -1,5 +1,7 @@
 """Peak memory of a stretch of work."""
 
+import ctypes
+import gc
 import resource
 from pathlib import Path
 
@@ -11,6 +13,10 @@ def reset_peak(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device) / 2**20
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)  # what was freed but kept would hide what comes next
     if Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5")  # Linux: the most resident memory, counted from now on
     return peak_mib(device)

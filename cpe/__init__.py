@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cpe.batch import ConceptTexts as ConceptTexts
     from cpe.concept_files import load_list as load_list
     from cpe.concepts import ConceptList as ConceptList
     from cpe.config import PRESETS as PRESETS
@@ -15,13 +16,12 @@ if TYPE_CHECKING:
     from cpe.models import encode_prompts as encode_prompts
     from cpe.models import load_pipeline as load_pipeline
     from cpe.projections import BaseProjections as BaseProjections
-    from cpe.training import ConceptTexts as ConceptTexts
     from cpe.training import train as train
 
 _PUBLIC = {
     "BaseProjections": "cpe.projections",
     "ConceptList": "cpe.concepts",
-    "ConceptTexts": "cpe.training",
+    "ConceptTexts": "cpe.batch",
     "Eraser": "cpe.eraser",
     "PRESETS": "cpe.config",
     "encode_prompts": "cpe.models",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -14,15 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cpe.batch import Batch, ConceptTexts
 from cpe.config import TrainingConfig
-from cpe.phases import Texts
 from cpe.projections import BaseProjections
-
-if TYPE_CHECKING:
-    from cpe.training import ConceptTexts
 
 FORMAT = 1
 ADVICE = "delete it to train from the start, or name another checkpoint"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be gone on from, why, and the way out."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Checkpoint:
         """Returns what the file holds, None if there is no file.
 
         Raises:
-            ValueError: the file is damaged, or belongs to a training with another identity.
+            CheckpointError: the file is damaged, or belongs to a training with another identity.
         """
         if not path.exists():
             return None
@@ -67,12 +68,14 @@ class Checkpoint:
                 tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
             identity, plain = json.loads(metadata["identity"]), json.loads(metadata["plain"])
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise ValueError(f"checkpoint {path} is damaged ({error}); {ADVICE}") from None
+            raise CheckpointError(f"checkpoint {path} is damaged ({error}); {ADVICE}") from None
         if metadata.get("format") != str(FORMAT):
-            raise ValueError(f"checkpoint {path} is of format {metadata.get('format')}, expected {FORMAT}; {ADVICE}")
+            raise CheckpointError(
+                f"checkpoint {path} is of format {metadata.get('format')}, expected {FORMAT}; {ADVICE}"
+            )
         for name in sorted(expected.keys() | identity.keys()):
             if expected.get(name) != identity.get(name):
-                raise ValueError(
+                raise CheckpointError(
                     f"checkpoint {path} is of another training: {name} is {identity.get(name)!r} there, "
                     f"{expected.get(name)!r} here; {ADVICE}"
                 )
@@ -80,7 +83,7 @@ class Checkpoint:
 
 
 def identity_of(
-    concepts: Sequence["ConceptTexts"], texts: Texts, base: BaseProjections, config: TrainingConfig
+    concepts: Sequence[ConceptTexts], batch: Batch, base: BaseProjections, config: TrainingConfig
 ) -> dict[str, Any]:
     """Returns what determines a training, as plain values: settings by name, tensors by their hashes."""
     settings = config.model_dump()
@@ -90,8 +93,9 @@ def identity_of(
         **{f"config.gate.{name}": value for name, value in gate.items()},
         "concepts": [each.concept for each in concepts],
         "seeds": [each.seed for each in concepts],
-        "texts": _hash(texts.target, texts.surrogate, texts.empty),
-        "anchors": _hash(*(texts.table[rows[:: max(1, len(rows) // 64)]] for rows in texts.anchors), *texts.anchors),
+        "texts": _hash(batch.target, batch.surrogate, batch.empty),
+        # A text encoder's last token has seen the whole prompt; where a prompt lies in the table does not matter.
+        "anchors": _hash(*(batch.table[rows, -1] for rows in batch.anchors)),
         "base model": _hash(base.gram, base.weights),
         "device": f"{base.gram.device.type} {base.gram.dtype}",
     }

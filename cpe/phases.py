@@ -6,97 +6,45 @@ A step first draws which templates and anchors it takes, then computes from tens
 # Axes: N concepts, K templates, E targets a step, C copies, A anchors a step, T tokens, D text width, S adapter rank,
 # L projections.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from cpe.batch import Batch
 from cpe.config import TrainingConfig
-from cpe.gates import Gates, side_by_side
-from cpe.objective import (
-    attend,
-    attend_gradient,
-    fixed_error,
-    up_gradient,
-    up_products,
-    weigh,
-    weigh_gradient,
-)
+from cpe.gates import side_by_side
+from cpe.objective import attend, attend_gradient, fixed_error, up_gradient, up_products, weigh, weigh_gradient
 from cpe.projections import BaseProjections
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The embeddings of N concepts.
-
-    Attributes:
-        target: each concept in K templates, (N, K, T, D).
-        surrogate: what it turns into, in the same templates, (N, K, T, D).
-        empty: the empty prompt, (T, D).
-        table: embeddings that anchors are rows of, (prompts, T, D), in any floating type.
-        anchors: each concept's rows in the table.
-    """
-
-    target: Tensor
-    surrogate: Tensor
-    empty: Tensor
-    table: Tensor
-    anchors: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class Draws:
-    """One concept's sources of randomness.
-
-    Attributes:
-        choices: of templates, anchors and their shares, on the CPU.
-        noise: of anchors' noise and of copies, on the device.
-    """
-
-    choices: torch.Generator
-    noise: torch.Generator
 
 
 class ErasePhase:
     """Steps that pull the target and its copies towards the surrogate while anchors hold still.
 
     Args:
-        gates: of N concepts; their tensors that move are views of `flat`.
-        flat: what training moves, (N, P).
-        texts: the concepts' embeddings.
+        batch: N concepts, whose `flat` moves.
         copies: the last search's adversarial copies, (N, C, T, D); C may be 0.
         earlier: copies of searches before that, for `config.replay`, (N, ·, T, D).
         base: the model's projections.
         config: the preset.
-        draws: one a concept.
     """
 
     def __init__(
-        self,
-        gates: Gates,
-        flat: Tensor,
-        texts: Texts,
-        copies: Tensor,
-        earlier: Tensor,
-        base: BaseProjections,
-        config: TrainingConfig,
-        draws: Sequence[Draws],
+        self, batch: Batch, copies: Tensor, earlier: Tensor, base: BaseProjections, config: TrainingConfig
     ) -> None:
-        self.flat, self.gates, self.side = flat, gates, side_by_side(gates, flat)
-        self.texts, self.base, self.config, self.draws = texts, base, config, draws
-        count, _, tokens, width = texts.target.shape
+        self.batch, self.base, self.config = batch, base, config
+        self.moving = flat = batch.flat
+        self.side = side_by_side(batch.gates, flat)
+        count, _, tokens, width = batch.target.shape
         self.erased, self.held = config.targets_per_step, config.anchors_per_step
         self.replayed = min(config.replay, earlier.shape[1])
         self.every_copy = torch.cat([copies, earlier], dim=1) if self.replayed else copies
         self.copied = copies.shape[1] + self.replayed
         device = flat.device
-        self.offset = (1 + config.strength) * (texts.surrogate - texts.target)
+        self.offset = (1 + config.strength) * (batch.surrogate - batch.target)
         self.concepts = torch.arange(count, device=device)[:, None]
         self.pairing = torch.arange(self.copied, device=device) % self.erased  # which target a copy goes with
         self.template = torch.zeros(count, self.erased, dtype=torch.int64, device=device)
         self.copy = torch.arange(self.copied, device=device).repeat(count, 1)  # the step's, among every copy
-        self.rows = torch.zeros(count, 2, self.held, dtype=torch.int64, device=texts.table.device)
+        self.rows = torch.zeros(count, 2, self.held, dtype=torch.int64, device=batch.table.device)
         self.share = flat.new_zeros(count, self.held, 1, 1)
         # On a CPU, noise is drawn only where the gate can see it: in the span of its K columns (docs/method.md, 5).
         columns = self.side.shape[2]
@@ -107,21 +55,21 @@ class ErasePhase:
         self.block = flat.new_zeros(count, sum(sizes), tokens, width)
         self.wanted, self.copies, self.shown, empty, self.anchors = self.block.split(sizes, dim=1)
         self.copies[:] = self.every_copy[:, : self.copied]
-        empty[:] = texts.empty
+        empty[:] = batch.empty
         self.target_fixed = fixed_error(self.offset, base)  # (N, K)
         shares = [1 / max(1, self.copied)] * self.copied + [1 / self.erased] * self.erased
         shares += [config.anchor_weight / (1 + self.held)] * (1 + self.held)
-        self.shares = torch.tensor(shares, dtype=torch.float64).to(flat)[
-            None, :, None, None
-        ]  # of each prompt in the loss
+        each_prompt = torch.tensor(shares, dtype=torch.float64).to(flat)
+        self.shares = each_prompt[None, :, None, None]  # of the prompts in the loss
         pulled = (self.offset @ base.gram).flatten(2) @ self.every_copy.flatten(2).transpose(1, 2)
         self.copy_fixed = self.target_fixed[:, :, None] - 2 * pulled + fixed_error(self.every_copy, base)[:, None]
-        flat.grad = torch.zeros_like(flat)
+        self.gradient = torch.zeros_like(flat)
+        flat.grad = self.gradient
 
     def draw(self) -> None:
         """Draws a step's templates and anchors, each concept from its own generator."""
-        templates = self.texts.target.shape[1]
-        for place, (own, rows) in enumerate(zip(self.draws, self.texts.anchors, strict=True)):
+        templates = self.batch.target.shape[1]
+        for place, (own, rows) in enumerate(zip(self.batch.draws, self.batch.anchors, strict=True)):
             self.template[place] = torch.randint(templates, (self.erased,), generator=own.choices)
             self.rows[place] = rows[torch.randint(len(rows), (2, self.held), generator=own.choices)]
             share = torch.rand(self.held, generator=own.choices, dtype=self.share.dtype)
@@ -132,11 +80,11 @@ class ErasePhase:
                 self.copy[place, first:] = first + order[: self.replayed]
 
     def compute(self) -> Tensor:
-        """Leaves the gradient in `flat.grad` and returns the erasing, adversarial and anchoring losses, (3, N)."""
+        """Leaves the gradient of the gates and returns the erasing, adversarial and anchoring losses, (3, N)."""
         config, erased, copied = self.config, self.erased, self.copied
         count, _, tokens, _ = self.block.shape
         self._fill()
-        products = up_products(self.gates.up, self.base)
+        products = up_products(self.batch.gates.up, self.base)
         texts, offsets = self.block[:, erased:].flatten(1, 2), self.block[:, : erased + copied].flatten(1, 2)
         mixed = torch.bmm(texts, self.side).unflatten(1, (-1, tokens))  # copies | targets | empty | anchors
         if self.spanned:
@@ -165,7 +113,7 @@ class ErasePhase:
         if self.spanned:
             noisy = back[:, -self.held :].flatten(1, 2)
             side = side + torch.bmm(basis, torch.bmm(self.noise.flatten(1, 2).transpose(1, 2), noisy))
-        up = up_gradient(self.gates.up, self.base, torch.bmm(pull.transpose(1, 2), offsets), metric)
+        up = up_gradient(self.batch.gates.up, self.base, torch.bmm(pull.transpose(1, 2), offsets), metric)
         self._leave(side, up)
 
         erase = errors[:, copied : copied + erased].mean(dim=1)
@@ -176,13 +124,13 @@ class ErasePhase:
 
     def _fill(self) -> None:
         """Puts the drawn templates, copies and anchors into the block of texts."""
-        self.shown[:] = self.texts.target[self.concepts, self.template]
+        self.shown[:] = self.batch.target[self.concepts, self.template]
         self.wanted[:] = self.offset[self.concepts, self.template]
         if self.replayed:
             self.copies[:] = self.every_copy[self.concepts, self.copy]
-        spread = mix_anchors(self.texts.table, self.rows, self.share, out=self.anchors)
+        spread = mix_anchors(self.batch.table, self.rows, self.share, out=self.anchors)
         if self.config.anchor_noise:
-            for noise, own in zip(self.noise, self.draws, strict=True):
+            for noise, own in zip(self.noise, self.batch.draws, strict=True):
                 noise.normal_(generator=own.noise)
             self.noise *= self.config.anchor_noise * spread
             if not self.spanned:
@@ -190,9 +138,7 @@ class ErasePhase:
 
     def _leave(self, side: Tensor, up: Tensor) -> None:
         """Leaves the gradient, of each concept clipped to `config.gradient_clip` if that is set."""
-        gradient = self.flat.grad
-        assert gradient is not None
-        torch.cat([side.flatten(1), up.flatten(1)], dim=1, out=gradient)
+        gradient = torch.cat([side.flatten(1), up.flatten(1)], dim=1, out=self.gradient)
         if self.config.gradient_clip is not None:
             norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
             gradient *= (self.config.gradient_clip / norm).clamp(max=1)
@@ -202,46 +148,35 @@ class AttackPhase:
     """Steps that, with the gate frozen, move copies so that the target comes back.
 
     Args:
-        gates: of N concepts.
-        flat: their moving tensors, (N, P), which stay as they are.
-        texts: the concepts' embeddings.
+        batch: N concepts, whose gates stay as they are.
         copies: what moves, (N, C, T, D).
         base: the model's projections.
         config: the preset.
-        draws: one a concept.
     """
 
-    def __init__(
-        self,
-        gates: Gates,
-        flat: Tensor,
-        texts: Texts,
-        copies: Tensor,
-        base: BaseProjections,
-        config: TrainingConfig,
-        draws: Sequence[Draws],
-    ) -> None:
-        self.flat, self.config, self.base, self.draws = copies, config, base, draws
-        self.products = up_products(gates.up, base)
-        side = side_by_side(gates, flat)
+    def __init__(self, batch: Batch, copies: Tensor, base: BaseProjections, config: TrainingConfig) -> None:
+        self.batch, self.base, self.config = batch, base, config
+        self.moving = copies
+        self.products = up_products(batch.gates.up, base)
+        side = side_by_side(batch.gates, batch.flat)
         self.stack = torch.cat([side, self.products.pull.transpose(1, 2)], dim=2)  # (N, D, K + L·S)
-        self.target = torch.bmm(texts.target.flatten(1, 2), side).unflatten(1, texts.target.shape[1:3])
+        self.target = torch.bmm(batch.target.flatten(1, 2), side).unflatten(1, batch.target.shape[1:3])
         count, copied = copies.shape[:2]
-        self.concepts = torch.arange(count, device=flat.device)[:, None]
-        self.pairing = torch.arange(copied, device=flat.device) % config.targets_per_step
-        self.template = torch.zeros(count, config.targets_per_step, dtype=torch.int64, device=flat.device)
-        copies.grad = torch.zeros_like(copies)
+        self.concepts = torch.arange(count, device=copies.device)[:, None]
+        self.pairing = torch.arange(copied, device=copies.device) % config.targets_per_step
+        self.template = torch.zeros(count, config.targets_per_step, dtype=torch.int64, device=copies.device)
+        self.gradient = torch.zeros_like(copies)
+        copies.grad = self.gradient
 
     def draw(self) -> None:
         """Draws a step's templates."""
         templates = self.target.shape[1]
-        for place, own in enumerate(self.draws):
+        for place, own in enumerate(self.batch.draws):
             self.template[place] = torch.randint(templates, (self.template.shape[1],), generator=own.choices)
 
     def compute(self) -> Tensor:
-        """Leaves the gradient in `copies.grad` and returns each concept's loss and zeros, (3, N)."""
-        copies, gradient = self.flat, self.flat.grad
-        assert gradient is not None
+        """Leaves the gradient of the copies and returns each concept's loss and zeros, (3, N)."""
+        copies = self.moving
         count, copied, tokens, width = copies.shape
         rows, columns = copies.view(count, copied * tokens, width), self.target.shape[-1]
         product = torch.bmm(rows, self.stack)  # X C | a hᵀ
@@ -257,7 +192,7 @@ class AttackPhase:
         own *= 2 / copied
         back = attend_gradient(seen, own.view_as(seen.codes), self.config.gate).view(count, copied * tokens, -1)
         left = torch.cat([back, codes * (2 / copied)], dim=2)  # (N, C·T, K + L·S)
-        torch.baddbmm(moved, left, self.stack.transpose(1, 2), beta=2 / copied, out=gradient.view_as(rows))
+        torch.baddbmm(moved, left, self.stack.transpose(1, 2), beta=2 / copied, out=self.gradient.view_as(rows))
         loss = errors / copied
         return torch.stack([loss, torch.zeros_like(loss), torch.zeros_like(loss)])
 
@@ -277,19 +212,26 @@ def mix_anchors(table: Tensor, rows: Tensor, share: Tensor, out: Tensor) -> Tens
     Returns:
         √(s²‖x‖² + (1−s)²‖y‖²), (N, A, T, 1).
     """
-    count, held = share.shape[:2]
-    if out.device.type != "cpu":
-        pairs = table[rows.flatten()].to(out).unflatten(0, (count, 2, held))  # (N, 2, A, T, D)
-        torch.lerp(pairs[:, 1], pairs[:, 0], share, out=out)
-        norms = torch.linalg.vector_norm(pairs, dim=-1, keepdim=True)
-        return torch.hypot(share * norms[:, 0], (1 - share) * norms[:, 1])
-    pair = out.new_empty(2, *table.shape[1:])  # small enough to stay in a core's cache: several times faster
-    norms = out.new_empty(count, held, 2, table.shape[1])
+    mix = _mix_in_cache if out.device.type == "cpu" else _mix_at_once
+    norms = mix(table, rows, share, out)
+    return torch.hypot(share * norms[:, 0], (1 - share) * norms[:, 1])
+
+
+def _mix_at_once(table: Tensor, rows: Tensor, share: Tensor, out: Tensor) -> Tensor:
+    """Mixes all pairs and returns their tokens' norms, (N, 2, A, T, 1)."""
+    pairs = table[rows].to(out)  # (N, 2, A, T, D)
+    torch.lerp(pairs[:, 1], pairs[:, 0], share, out=out)
+    return torch.linalg.vector_norm(pairs, dim=-1, keepdim=True)
+
+
+def _mix_in_cache(table: Tensor, rows: Tensor, share: Tensor, out: Tensor) -> Tensor:
+    """Does the same pair by pair: each stays in a core's cache, which is several times faster."""
+    pair = out.new_empty(2, *table.shape[1:])
+    norms = out.new_empty(*rows.shape, table.shape[1], 1)
     for concept, chosen in enumerate(rows.tolist()):
         for place, (first, second) in enumerate(zip(*chosen, strict=True)):
             pair[0].copy_(table[first])
             pair[1].copy_(table[second])
             torch.lerp(pair[1], pair[0], share[concept, place, 0], out=out[concept, place])
-            torch.linalg.vector_norm(pair, dim=-1, out=norms[concept, place])
-    share = share[..., 0]
-    return torch.hypot(share * norms[:, :, 0], (1 - share) * norms[:, :, 1]).unsqueeze(-1)
+            norms[concept, :, place] = torch.linalg.vector_norm(pair, dim=-1, keepdim=True)
+    return norms

@@ -4,7 +4,7 @@ Concepts are independent of each other: several train as one batch, each drawing
 and each ends in the gate it would have had alone.
 """
 
-# Axes: N concepts, K templates, C copies, T tokens, D text width.
+# Axes: N concepts, C copies, T tokens, D text width.
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,36 +15,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cpe.batch import Batch, ConceptTexts
 from cpe.checkpoint import Checkpoint, identity_of
 from cpe.config import TrainingConfig
 from cpe.gates import Gates
-from cpe.phases import AttackPhase, Draws, ErasePhase, Texts
+from cpe.phases import AttackPhase, ErasePhase
 from cpe.projections import BaseProjections
 
 CURVE_POINTS = 60
 CHECKPOINT_EVERY = 250
 END_SHARE = 0.1  # of a stage's steps whose mean loss says where the stage ended
-
-
-@dataclass(frozen=True)
-class ConceptTexts:
-    """The text embeddings one gate learns from.
-
-    Attributes:
-        concept: its name.
-        target: the concept in each training template, (K, T, D).
-        surrogate: what it turns into, in the same templates, (K, T, D).
-        anchors: what must not change, (prompts, T, D); several concepts may share one, for instance memory-mapped.
-        seed: of everything drawn for this concept.
-        anchor_rows: this concept's rows of `anchors`; None means all.
-    """
-
-    concept: str
-    target: Tensor
-    surrogate: Tensor
-    anchors: Tensor
-    seed: int
-    anchor_rows: Tensor | None = None
+# What a checkpoint holds of a training, besides the gates, Adam's state and the sources of randomness.
+STATE = ("stage", "phase", "step", "taken", "active", "ended", "curves")
+STATE_TENSORS = ("copies", "earlier", "last_losses")
 
 
 @dataclass(frozen=True)
@@ -95,24 +78,6 @@ def steps_in_all(config: TrainingConfig) -> int:
     return config.first_steps + (config.stages - 1) * config.later_steps + searches
 
 
-def fresh_gates(concepts: Sequence[ConceptTexts], base: BaseProjections, config: TrainingConfig) -> Gates:
-    """Returns untrained gates, one a concept, from the concepts' own seeds.
-
-    Raises:
-        ValueError: the texts' width is not the model's.
-    """
-    for texts in concepts:
-        width = texts.target.shape[-1]
-        if width != base.text_width:
-            raise ValueError(
-                f"{texts.concept!r} comes with text width {width}, the base model expects {base.text_width}; "
-                "was it encoded by another text encoder?"
-            )
-    generators = [torch.Generator().manual_seed(texts.seed) for texts in concepts]
-    gates = Gates.fresh(config.gate, base.text_width, base.widths, generators)
-    return gates.map(lambda tensor: tensor.to(base.gram))
-
-
 def train(
     concepts: Sequence[ConceptTexts],
     base: BaseProjections,
@@ -137,7 +102,8 @@ def train(
 
     Raises:
         ValueError: no concepts, concepts with different numbers of target prompts or different tables of anchors,
-            another text width than the model's, or a checkpoint that is damaged or of another training.
+            another text width than the model's.
+        CheckpointError: the checkpoint is damaged or of another training.
 
     Source: CPE (ICLR 2025), algorithm 1.
     """
@@ -146,7 +112,7 @@ def train(
         run.resume(checkpoint)
     run.finish(watch or (lambda record: None), checkpoint, checkpoint_every)
     curves = tuple(tuple(curve) for curve in run.curves)
-    return Trained(run.fresh.viewing(run.flat).map(torch.clone), curves)
+    return Trained(run.batch.gates.map(torch.clone), curves)
 
 
 def learning_rate(step: int, steps: int, *, peak: float, warmup: int, cycles: int) -> float:
@@ -163,34 +129,18 @@ class Training:
     def __init__(
         self, concepts: Sequence[ConceptTexts], base: BaseProjections, empty: Tensor, config: TrainingConfig
     ) -> None:
-        _check(concepts)
         self.base, self.config = base, config
-        self.fresh = fresh_gates(concepts, base, config)
-        self.flat = self.fresh.flat()  # (N, P)
-        table = concepts[0].anchors
-        every = torch.arange(len(table), device=table.device)
-        self.texts = Texts(
-            target=torch.stack([texts.target for texts in concepts]).to(base.gram),
-            surrogate=torch.stack([texts.surrogate for texts in concepts]).to(base.gram),
-            empty=empty.to(base.gram),
-            table=table,
-            anchors=tuple(every if texts.anchor_rows is None else texts.anchor_rows for texts in concepts),
-        )
-        noise = [torch.Generator(base.gram.device) for _ in concepts]
-        self.draws = [
-            Draws(torch.Generator().manual_seed(texts.seed + 1), generator.manual_seed(texts.seed + 2))
-            for texts, generator in zip(concepts, noise, strict=True)
-        ]
-        self.identity = identity_of(concepts, self.texts, base, config)
+        self.batch = Batch.fresh(concepts, base, empty, config)
+        self.identity = identity_of(concepts, self.batch, base, config)
         self.active = list(range(len(concepts)))
         self.curves: list[list[dict[str, Any]]] = [[] for _ in concepts]
-        none = self.texts.target.new_zeros(len(concepts), 0, *empty.shape)
+        none = self.batch.flat.new_zeros(len(concepts), 0, *empty.shape)
         self.copies, self.earlier = none, none  # (n, C, T, D) of the active concepts
         self.ended: list[float] = []  # each active concept's loss at the end of the last stage, from the second on
         self.stage, self.step, self.taken = 0, 0, 0
         self.phase: Literal["erase", "adversary"] = "erase"
         self.optimizer_state: dict[str, Tensor] = {}
-        self.last_losses = self.flat.new_zeros(len(concepts))
+        self.last_losses = self.batch.flat.new_zeros(len(concepts))
 
     def finish(self, watch: Callable[[StepRecord], Any], checkpoint: Path | None, every: int) -> None:
         """Runs whatever stages are left."""
@@ -214,11 +164,11 @@ class Training:
         if self.phase == "erase":
             steps = config.later_steps if self.stage else config.first_steps
             peak, cycles = (config.later_rate, 1) if self.stage else (config.first_rate, 2)
-        optimizer = torch.optim.Adam([phase.flat], lr=peak, fused=True)
+        optimizer = torch.optim.Adam([phase.moving], lr=peak, fused=True)
         if self.step:
-            optimizer.state[phase.flat] = {name: value.clone() for name, value in self.optimizer_state.items()}
+            optimizer.state[phase.moving] = {name: value.clone() for name, value in self.optimizer_state.items()}
         else:
-            self.last_losses = self.flat.new_zeros(len(self.active))
+            self.last_losses = self.batch.flat.new_zeros(len(self.active))
         while self.step < steps:
             rate = learning_rate(self.step, steps, peak=peak, warmup=config.warmup_steps, cycles=cycles)
             optimizer.param_groups[0]["lr"] = rate
@@ -232,44 +182,22 @@ class Training:
             self.step, self.taken = self.step + 1, self.taken + 1
             if checkpoint is not None and self.step % every == 0 and self.step < steps:
                 self._keep(phase)
-                self.optimizer_state = dict(optimizer.state[phase.flat])
+                self.optimizer_state = dict(optimizer.state[phase.moving])
                 self.save(checkpoint)
         self._keep(phase)
         self.optimizer_state = {}
 
     def erase_phase(self) -> ErasePhase:
         """Returns an erasing phase of the active concepts, from where they are."""
-        return ErasePhase(
-            *self._moving(), self._texts(), self.copies, self.earlier, self.base, self.config, self._active_draws()
-        )
+        return ErasePhase(self.batch.some(self.active), self.copies, self.earlier, self.base, self.config)
 
     def attack_phase(self) -> AttackPhase:
         """Returns a search for copies of the active concepts, from where they are."""
-        return AttackPhase(*self._moving(), self._texts(), self.copies, self.base, self.config, self._active_draws())
-
-    def _moving(self) -> tuple[Gates, Tensor]:
-        """Returns the active concepts' gates and what they are views of."""
-        chosen = self._chosen()
-        flat = self.flat[chosen]
-        return self.fresh[chosen].viewing(flat), flat
-
-    def _texts(self) -> Texts:
-        chosen = self._chosen()
-        return Texts(
-            self.texts.target[chosen],
-            self.texts.surrogate[chosen],
-            self.texts.empty,
-            self.texts.table,
-            tuple(self.texts.anchors[place] for place in self.active),
-        )
-
-    def _active_draws(self) -> list[Draws]:
-        return [self.draws[place] for place in self.active]
+        return AttackPhase(self.batch.some(self.active), self.copies, self.base, self.config)
 
     def _keep(self, phase: ErasePhase | AttackPhase) -> None:
         """Takes over what a phase has moved; copies are moved where they are."""
-        if isinstance(phase, ErasePhase):
-            self.flat[self._chosen()] = phase.flat
+        self.batch.flat[self.active] = phase.batch.flat
 
     def _note(self, record: StepRecord, watch: Callable[[StepRecord], Any]) -> None:
         """Tells the watcher, and keeps some records as curves."""
@@ -282,8 +210,8 @@ class Training:
 
     def _drop_finished(self) -> None:
         """Takes concepts out of training whose last stage gained less than `config.plateau`; beyond the paper."""
-        ends = (self.last_losses / math.ceil(END_SHARE * self.config.later_steps)).tolist()
         if self.config.plateau and self.stage >= 1:
+            ends = (self.last_losses / math.ceil(END_SHARE * self.config.later_steps)).tolist()
             before = self.ended or [math.inf] * len(ends)
             going = [i for i, end in enumerate(ends) if end <= (1 - self.config.plateau) * before[i]]
             self.active = [self.active[i] for i in going]
@@ -294,54 +222,37 @@ class Training:
         """Puts fresh copies in the last ones' place, uniform within ±1/√(T D) / D²."""
         if self.config.replay:
             self.earlier = torch.cat([self.earlier, self.copies], dim=1)
-        tokens, width = self.texts.empty.shape
+        tokens, width = self.batch.empty.shape
         bound = (tokens * width) ** -0.5 / width**2
-        drawn = torch.empty(len(self.active), self.config.copies, tokens, width).to(self.flat)
-        for place, row in zip(self.active, drawn, strict=True):
-            row.uniform_(-bound, bound, generator=self.draws[place].noise)
-        self.copies = drawn
-
-    def _chosen(self) -> Tensor:
-        return torch.tensor(self.active, device=self.flat.device)
+        self.copies = self.batch.flat.new_empty(len(self.active), self.config.copies, tokens, width)
+        for place, row in zip(self.active, self.copies, strict=True):
+            row.uniform_(-bound, bound, generator=self.batch.draws[place].noise)
 
     def save(self, path: Path) -> None:
         """Writes everything that the rest of the training depends on, all at once or not at all."""
-        tensors = {"flat": self.flat, "copies": self.copies, "earlier": self.earlier, "last_losses": self.last_losses}
+        tensors = {"flat": self.batch.flat, **{name: getattr(self, name) for name in STATE_TENSORS}}
         tensors |= {f"optimizer.{name}": value for name, value in self.optimizer_state.items()}
-        for place, own in enumerate(self.draws):
+        for place, own in enumerate(self.batch.draws):
             tensors[f"choices.{place}"] = own.choices.get_state()
             tensors[f"noise.{place}"] = own.noise.get_state()
-        at: dict[str, Any] = {"stage": self.stage, "phase": self.phase, "step": self.step, "taken": self.taken}
-        plain = {**at, "active": self.active, "ended": self.ended, "curves": self.curves}
-        Checkpoint(self.identity, plain, tensors).write(path)
+        Checkpoint(self.identity, {name: getattr(self, name) for name in STATE}, tensors).write(path)
 
     def resume(self, path: Path) -> None:
         """Goes on from a checkpoint, if there is one."""
         found = Checkpoint.read(path, expected=self.identity)
         if found is None:
             return
-        for name in ("stage", "phase", "step", "taken", "active", "ended", "curves"):
+        device = self.batch.flat.device
+        for name in STATE:
             setattr(self, name, found.plain[name])
-        for name in ("flat", "copies", "earlier", "last_losses"):
-            setattr(self, name, found.tensors[name].to(self.flat.device))
+        for name in STATE_TENSORS:
+            setattr(self, name, found.tensors[name].to(device))
+        self.batch.flat.copy_(found.tensors["flat"])
         self.optimizer_state = {  # its step count stays where Adam keeps it
-            name.removeprefix("optimizer."): value.to(self.flat.device)
+            name.removeprefix("optimizer."): value.to(device)
             for name, value in found.tensors.items()
             if name.startswith("optimizer.")
         }
-        for place, own in enumerate(self.draws):
+        for place, own in enumerate(self.batch.draws):
             own.choices.set_state(found.tensors[f"choices.{place}"])
             own.noise.set_state(found.tensors[f"noise.{place}"])
-
-
-def _check(concepts: Sequence[ConceptTexts]) -> None:
-    if not concepts:
-        raise ValueError("there are no concepts to train; give at least one")
-    if len({texts.target.shape for texts in concepts}) > 1:
-        raise ValueError("concepts that train together need the same number of target prompts; train them in groups")
-    table = concepts[0].anchors
-    if any(texts.anchors is not table for texts in concepts):
-        raise ValueError("concepts that train together draw anchors from one table; give each its anchor_rows in it")
-    for texts in concepts:
-        if len(table if texts.anchor_rows is None else texts.anchor_rows) == 0:
-            raise ValueError(f"{texts.concept!r} has no anchors; give it at least one")

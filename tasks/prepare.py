@@ -178,10 +178,10 @@ def _rankings(
     targets = [target.name for target in concept_list.targets]
     if concept_list.anchors.by == "word2vec":
         return {target: _nearest_words(concept_list, target, notes) for target in targets}
-    from cpe.words.by_text import rank_each
+    from cpe.words.by_text import rank_by_embedding
 
     rows, table = _embedded(cache, [*targets, *pool], loaded)
-    return rank_each({name: table[rows[name]] for name in targets}, {name: table[rows[name]] for name in pool})
+    return rank_by_embedding({name: table[rows[name]] for name in targets}, {name: table[rows[name]] for name in pool})
 
 
 def _nearest_words(concept_list: ConceptList, target: str, notes: list[str]) -> list[str]:

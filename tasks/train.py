@@ -1,7 +1,9 @@
 """Training of the gates a list lacks, and the bundle of all of them."""
 
 import json
+import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from shutil import copytree
@@ -37,10 +39,9 @@ def plan_training(plan: Plan) -> list[list[str]]:
 @task(retries=1)
 def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
     """Trains gates stage by stage, stores each, and returns their addresses."""
-    import torch
-
+    from cpe.checkpoint import CheckpointError
     from cpe.projections import BaseProjections
-    from cpe.training import ConceptTexts, steps_in_all, train
+    from cpe.training import steps_in_all, train
 
     places = Places.from_environment()
     config = plan.concepts.training_config
@@ -48,22 +49,7 @@ def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
     rows, table = load_embeddings(places, plan, chosen)
     pipe = places.loaded(plan.concepts.base_model)
     base = BaseProjections.of(pipe.unet, tokens=table.shape[1], device=pipe.device, cache=places.work / "bases")
-    prompts = [gate.prompts(plan.concepts.templates) for gate in chosen]
-    anchors = sorted({rows[prompt] for each in prompts for prompt in each["anchors"]})
-    place_of, anchor_table = {row: row for row in anchors}, table  # memory-mapped, read row by row
-    if pipe.device.type != "cpu":
-        place_of, anchor_table = {row: place for place, row in enumerate(anchors)}, table[anchors].to(pipe.device)
-    texts = [
-        ConceptTexts(
-            gate.concept,
-            target=table[[rows[prompt] for prompt in each["target"]]].float(),
-            surrogate=table[[rows[prompt] for prompt in each["surrogate"]]].float(),
-            anchors=anchor_table,
-            anchor_rows=torch.tensor([place_of[rows[prompt]] for prompt in each["anchors"]]).to(pipe.device),
-            seed=_seed(plan, gate),
-        )
-        for gate, each in zip(chosen, prompts, strict=True)
-    ]
+    texts = _texts(plan, chosen, rows, table, pipe.device)
     checkpoint = places.work / "checkpoints" / f"{content_hash([gate.address for gate in chosen])[:24]}.safetensors"
     label = f"training {len(chosen)} gate{'s' if len(chosen) > 1 else ''}"
     with progress(label, steps_in_all(config), "step") as done:
@@ -74,11 +60,41 @@ def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
             done(record.taken + 1 - shown, note=f"stage {record.stage + 1}/{config.stages} {record.phase}")
             shown = record.taken + 1
 
-        trained = train(texts, base, table[rows[""]].float(), config, watch=watch, checkpoint=checkpoint)
+        start = partial(train, texts, base, table[rows[""]].float(), config, watch=watch, checkpoint=checkpoint)
+        try:
+            trained = start()
+        except CheckpointError as error:  # nobody need come to delete it: all that is lost is time
+            print(f"cpe: {error}; training from the start", file=sys.stderr)
+            checkpoint.unlink()
+            trained = start()
     for index, gate in enumerate(chosen):
         _store_gate(places, plan, gate, trained.gates[index : index + 1], base.names, trained.curves[index])
     checkpoint.unlink(missing_ok=True)
     return [gate.address for gate in chosen]
+
+
+def _texts(plan: Plan, gates: Sequence[GatePlan], rows: dict[str, int], table: Any, device: Any) -> list[Any]:
+    """Returns the gates' texts; anchors stay in the mapped table on a CPU, and move to any other device at once."""
+    import torch
+
+    from cpe.batch import ConceptTexts
+
+    prompts = [gate.prompts(plan.concepts.templates) for gate in gates]
+    anchors, place_of = table, rows
+    if device.type != "cpu":
+        used = sorted({prompt for each in prompts for prompt in each["anchors"]})
+        anchors, place_of = table[[rows[p] for p in used]].to(device), {p: place for place, p in enumerate(used)}
+    return [
+        ConceptTexts(
+            gate.concept,
+            target=table[[rows[prompt] for prompt in each["target"]]].float(),
+            surrogate=table[[rows[prompt] for prompt in each["surrogate"]]].float(),
+            anchors=anchors,
+            anchor_rows=torch.tensor([place_of[prompt] for prompt in each["anchors"]], device=device),
+            seed=_seed(plan, gate),
+        )
+        for gate, each in zip(gates, prompts, strict=True)
+    ]
 
 
 def _seed(plan: Plan, gate: GatePlan) -> int:

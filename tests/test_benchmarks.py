@@ -56,8 +56,8 @@ def test_cpe_bench_measures_training_and_drawing_of_a_model():
     found = CliRunner().invoke(app, ["bench", "--preset", "emoji", "--rounds", "1", "--json"])
     assert found.exit_code == 0, found.output
     result = json.loads(found.stdout)
-    assert result["training"]["erase"]["ratio"] > 1
-    assert result["training"]["adversary"]["ratio"] > 1
+    assert max(result["training"]["disagreement"].values()) < 1e-9
+    assert result["training"]["erase"]["gflop_ours"] < result["training"]["erase"]["gflop_plain"]
     assert [row["gates"] for row in result["inference"]["rows"]] == [0, 1, 50, 500]
     wrong = CliRunner().invoke(app, ["bench", "--preset", "nothing"])
     assert wrong.exit_code == 2

@@ -174,11 +174,15 @@ def test_ranking_by_text_embedding_is_by_cosine_then_by_name() -> None:
         name: float(torch.nn.functional.cosine_similarity(target.flatten(), other.flatten(), dim=0))
         for name, other in away.items()
     }
-    assert rank_by_embedding(target, away) == sorted(away, key=lambda name: -cosines[name])
+    expected = sorted(away, key=lambda name: -cosines[name])
+    ranked = rank_by_embedding({"one": target, "opposite": -target}, away)
+    assert ranked == {"one": expected, "opposite": expected[::-1]}
     near = {"z": target * 3, "y": target, "x": -target, "h": target.half()}
-    assert rank_by_embedding(target, near)[:2] == ["y", "z"]
-    assert rank_by_embedding(target, near)[-1] == "x"
-    assert rank_by_embedding(target, {}) == []
+    order = rank_by_embedding({"one": target}, near)["one"]
+    assert order[:2] == ["y", "z"]
+    assert order[-1] == "x"
+    assert rank_by_embedding({"one": target}, {}) == {"one": []}
+    assert rank_by_embedding({}, away) == {}
 
 
 @pytest.mark.parametrize(
@@ -191,4 +195,4 @@ def test_ranking_by_text_embedding_is_by_cosine_then_by_name() -> None:
 )
 def test_embeddings_that_cannot_be_compared_are_named(candidate: torch.Tensor, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        rank_by_embedding(torch.ones(2, 3), {"cat": candidate})
+        rank_by_embedding({"dog": torch.ones(2, 3)}, {"cat": candidate})

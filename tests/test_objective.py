@@ -5,8 +5,9 @@ import torch
 from small import as_plain, random_gates, random_text, small_base, small_unet
 
 from benchmarks import plain
+from cpe.batch import Batch, Draws
 from cpe.config import GateConfig, TrainingConfig
-from cpe.phases import AttackPhase, Draws, ErasePhase, Texts
+from cpe.phases import AttackPhase, ErasePhase
 
 GATES = [
     GateConfig(gate_rank=4),
@@ -25,20 +26,22 @@ class Case:
 
     def __init__(self, config: TrainingConfig, *, copies: int = COPIES, earlier: int = 0) -> None:
         self.config, self.base = config, small_base()
-        self.gates = random_gates(config.gate, self.base, count=COUNT)
-        self.flat = self.gates.flat()
-        self.gates = self.gates.viewing(self.flat)
-        self.table = random_text(9, seed=3)
-        self.texts = Texts(
-            random_text(COUNT, TEMPLATES),
-            random_text(COUNT, TEMPLATES, seed=1),
-            random_text(1, seed=2)[0],
-            self.table,
-            tuple(torch.arange(n, 9) for n in range(COUNT)),
+        gates = random_gates(config.gate, self.base, count=COUNT)
+        flat = gates.flat()
+        self.batch = Batch(
+            gates=gates.viewing(flat),
+            flat=flat,
+            target=random_text(COUNT, TEMPLATES),
+            surrogate=random_text(COUNT, TEMPLATES, seed=1),
+            empty=random_text(1, seed=2)[0],
+            table=random_text(9, seed=3),
+            anchors=tuple(torch.arange(n, 9) for n in range(COUNT)),
+            draws=tuple(
+                Draws(torch.Generator().manual_seed(n), torch.Generator().manual_seed(-n)) for n in range(COUNT)
+            ),
         )
         self.copies = 0.1 * random_text(COUNT, copies, seed=4)
         self.earlier = 0.1 * random_text(COUNT, earlier, seed=5)
-        self.draws = [Draws(torch.Generator().manual_seed(n), torch.Generator().manual_seed(-n)) for n in range(COUNT)]
         state = small_unet().double().state_dict()
         self.weights = plain.site_weights(state, self.base.names, self.base.tokens)
         self.projections = [state[f"{name}.weight"] for name in self.base.names]
@@ -50,22 +53,20 @@ class Case:
         )
 
     def erase(self) -> ErasePhase:
-        return ErasePhase(
-            self.gates, self.flat, self.texts, self.copies, self.earlier, self.base, self.config, self.draws
-        )
+        return ErasePhase(self.batch, self.copies, self.earlier, self.base, self.config)
 
     def plain_erase(self, phase: ErasePhase, index: int):
         """Returns the three losses of one concept and the gradient of their weighted sum, laid out as `flat`."""
-        config, gate = self.config, as_plain(self.gates.map(torch.clone), index)
+        config, gate = self.config, as_plain(self.batch.gates.map(torch.clone), index)
         moved = [gate["query"], gate["score"], *gate["downs"], *([] if config.gate.tied_qk else [gate["key"]])]
         template = phase.template[index]
-        target, surrogate = self.texts.target[index, template], self.texts.surrogate[index, template]
+        target, surrogate = self.batch.target[index, template], self.batch.surrogate[index, template]
         offset = (1 + config.strength) * (surrogate - target)
         copies = torch.cat([self.copies, self.earlier], dim=1)[index, phase.copy[index]]
         pairing = [i % len(target) for i in range(len(copies))]
         basis = torch.linalg.qr(torch.cat(moved, dim=1)).Q
         noise = phase.noise[index] @ basis.T if phase.spanned else 0
-        quiet = torch.cat([phase.anchors[index] + noise, self.texts.empty[None]])
+        quiet = torch.cat([phase.anchors[index] + noise, self.batch.empty[None]])
         with plain.trainable([*moved, *gate["ups"]]):
             erase = self.error(gate, target, offset).mean()
             fooled = self.error(gate, target[pairing] + copies, offset[pairing] - copies)
@@ -94,7 +95,7 @@ def test_erasing_losses_and_gradient_equal_the_plain_formulas(gate, copies, nois
     for index in range(COUNT):
         expected, gradient = case.plain_erase(phase, index)
         close(losses[:, index], expected)
-        close(phase.flat.grad[index], gradient)
+        close(phase.gradient[index], gradient)
 
 
 def test_replayed_copies_are_part_of_the_loss():
@@ -108,39 +109,39 @@ def test_replayed_copies_are_part_of_the_loss():
     for index in range(COUNT):
         expected, gradient = case.plain_erase(phase, index)
         close(losses[:, index], expected)
-        close(phase.flat.grad[index], gradient)
+        close(phase.gradient[index], gradient)
 
 
 def test_a_clipped_gradient_keeps_its_direction_for_each_gate_alone():
     free, norms = Case(settings(GATES[0])).erase(), None
     free.draw()
     free.compute()
-    norms = free.flat.grad.norm(dim=1)
+    norms = free.gradient.norm(dim=1)
     limit = norms.sort().values[1].item()  # between the smallest and the largest
     clipped = Case(settings(GATES[0], gradient_clip=limit)).erase()
     clipped.draw()
     clipped.compute()
     for index in range(COUNT):
-        expected = free.flat.grad[index] * min(1.0, limit / norms[index].item())
-        close(clipped.flat.grad[index], expected)
-    assert clipped.flat.grad.norm(dim=1).max() <= limit * (1 + 1e-9) < norms.max()
+        expected = free.gradient[index] * min(1.0, limit / norms[index].item())
+        close(clipped.gradient[index], expected)
+    assert clipped.gradient.norm(dim=1).max() <= limit * (1 + 1e-9) < norms.max()
 
 
 @pytest.mark.parametrize("gate", GATES)
 def test_adversary_loss_and_gradient_equal_the_plain_formulas(gate):
     case = Case(settings(gate))
-    phase = AttackPhase(case.gates, case.flat, case.texts, case.copies, case.base, case.config, case.draws)
+    phase = AttackPhase(case.batch, case.copies, case.base, case.config)
     phase.draw()
     losses = phase.compute()
     for index in range(COUNT):
-        plain_gate = as_plain(case.gates.map(torch.clone), index)
+        plain_gate = as_plain(case.batch.gates.map(torch.clone), index)
         copies = case.copies[index].clone().requires_grad_()
-        target = case.texts.target[index, phase.template[index]]
+        target = case.batch.target[index, phase.template[index]]
         pairing = [i % len(target) for i in range(COPIES)]
         loss = case.error(plain_gate, target[pairing] + copies, -copies).mean()
         (gradient,) = torch.autograd.grad(loss, [copies])
         close(losses[0, index], loss.detach())
-        close(phase.flat.grad[index], gradient)
+        close(phase.gradient[index], gradient)
 
 
 def test_untied_keys_change_the_loss():
@@ -162,7 +163,7 @@ def test_spanned_noise_gives_the_losses_of_noise_drawn_in_full():
         phase.draw()
         collected = []
         for _ in range(1500):
-            collected.append((phase.compute()[2], phase.flat.grad.clone()))
+            collected.append((phase.compute()[2], phase.gradient.clone()))
         means.append(torch.stack([c[0] for c in collected]))
         gradients.append(torch.stack([c[1] for c in collected]))
     error = (means[0].std(dim=0).square() / 1500 + means[1].std(dim=0).square() / 1500).sqrt()

@@ -14,11 +14,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from cpe.batch import Batch, Draws
 from cpe.config import GateConfig, TrainingConfig
 from cpe.eraser import Eraser
 from cpe.gatefile import metadata_of, module_path, read_gates, to_tensors
 from cpe.gates import Gates
-from cpe.phases import AttackPhase, Draws, ErasePhase, Texts
+from cpe.phases import AttackPhase, ErasePhase
 from cpe.projections import BaseProjections
 
 FOLDER = Path(os.environ.get("CPE_PARITY", Path(__file__).parents[2] / "shared" / "parity"))
@@ -62,19 +63,23 @@ class Trajectory:
             if name.startswith("unet."):
                 self._place(name.removeprefix("unet.").removesuffix(".weight"), value)
         self.base = BaseProjections.of(self.unet, tokens=self.tensors["target"].shape[1])
-        text, self.draws = self.tensors, [Draws(torch.Generator(), torch.Generator())]
-        self.texts = Texts(
-            text["target"][None],
-            text["surrogate"][None],
-            text["empty"][0],
-            text["anchors"][0],
-            (torch.zeros(1).long(),),
+        text, gates = self.tensors, self.gates("start.")
+        flat = gates.flat()
+        self.batch = Batch(
+            gates=gates.viewing(flat),
+            flat=flat,
+            target=text["target"][None],
+            surrogate=text["surrogate"][None],
+            empty=text["empty"][0],
+            table=text["anchors"][0],
+            anchors=(torch.zeros(1).long(),),
+            draws=(Draws(torch.Generator(), torch.Generator()),),
         )
         self.config = TrainingConfig(
             gate=GateConfig(gate_rank=int(self.constants["gate_rank"])),
             strength=self.constants["eta"],
             anchor_weight=self.constants["lambda"],
-            anchors_per_step=len(text["anchors"][0]),
+            anchors_per_step=len(self.tensors["anchors"][0]),
             anchor_noise=0,
         )
 
@@ -109,29 +114,26 @@ class Trajectory:
 def test_erasing_stage_follows_the_released_trajectory(case):
     run = Trajectory()
     assert run.constants["adversarial_weight"] == 1
-    flat = run.gates("start.").flat()
-    gates = run.gates("start.").viewing(flat)
-    copies = run.tensors["adversarial"][None] if case == "erase_adversarial" else run.texts.target[:, :0]
-    phase = ErasePhase(gates, flat, run.texts, copies, copies[:, :0], run.base, run.config, run.draws)
-    optimizer = torch.optim.Adam([flat], lr=run.constants["erase_rate"], fused=True)
+    copies = run.tensors["adversarial"][None] if case == "erase_adversarial" else run.batch.target[:, :0]
+    phase = ErasePhase(run.batch, copies, copies[:, :0], run.base, run.config)
+    optimizer = torch.optim.Adam([phase.moving], lr=run.constants["erase_rate"], fused=True)
     losses = []
     for anchors in run.tensors["anchors"]:
-        phase.texts = dataclasses.replace(run.texts, table=anchors)
+        phase.batch = dataclasses.replace(run.batch, table=anchors)
         phase.rows[:], phase.share[:] = torch.arange(len(anchors)), 1  # each anchor as it was drawn there
         found = phase.compute()
         optimizer.step()
         losses.append((found[0] + found[1] + run.config.anchor_weight * found[2]).item())
     torch.testing.assert_close(torch.tensor(losses), run.tensors[f"{case}.losses"].float(), rtol=1e-6, atol=1e-6)
     end = run.gates(f"{case}.end.")
-    for name, tensor in gates.trained().items():
+    for name, tensor in run.batch.gates.trained().items():
         torch.testing.assert_close(tensor, getattr(end, name), rtol=1e-4, atol=1e-4)
 
 
 def test_adversary_stage_follows_the_released_trajectory():
     run = Trajectory()
-    flat, copies = run.gates("start.").flat(), run.tensors["adversarial"][None].clone()
-    gates = run.gates("start.").viewing(flat)
-    phase = AttackPhase(gates, flat, run.texts, copies, run.base, run.config, run.draws)
+    copies = run.tensors["adversarial"][None].clone()
+    phase = AttackPhase(run.batch, copies, run.base, run.config)
     optimizer = torch.optim.Adam([copies], lr=run.constants["adversary_rate"], fused=True)
     losses = []
     for _ in range(int(run.constants["steps"])):

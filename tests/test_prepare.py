@@ -100,7 +100,7 @@ def test_anchors_are_ranked_by_the_cached_embeddings(places, tmp_path):
     names = ["rose", *LIST["anchors"]["pool"]]
     rows = dict(zip(names, cache.rows(names), strict=True))
     candidates = {name: cache.table[rows[name]] for name in names[1:]}
-    ranked = rank_by_embedding(cache.table[rows["rose"]], candidates)
+    ranked = rank_by_embedding({"rose": cache.table[rows["rose"]]}, candidates)["rose"]
     assert plan.gates[0].anchors == ("animal", "tree", *ranked[:2])
 
 

@@ -10,23 +10,18 @@ from torch import Tensor
 TIE_DIGITS = 12
 
 
-def rank_by_embedding(target: Tensor, candidates: Mapping[str, Tensor]) -> list[str]:
-    """Returns the candidates' names, nearest to the target first, equally near ones by name.
+def rank_by_embedding(targets: Mapping[str, Tensor], candidates: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Returns for each of N targets the candidates' names, nearest first, equally near ones by name.
 
     Args:
-        target: text embedding of the target, (T, D).
-        candidates: text embedding of each name, (T, D) each.
+        targets: text embedding of each target, (T, D) each.
+        candidates: text embedding of each name, (T, D) each; every one is read once.
 
     Raises:
         ValueError: an embedding of another shape, not finite, or all zeros.
 
     Source: the anchors of CPE (section 4.1); computed in float64.
     """
-    return rank_each({"target": target}, candidates)["target"]
-
-
-def rank_each(targets: Mapping[str, Tensor], candidates: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Returns `rank_by_embedding` of each of N targets; every candidate is read once."""
     if not targets:
         return {}
     shape = next(iter(targets.values())).shape
