@@ -253,7 +253,8 @@ def bench(
     if as_json:
         print(json.dumps({**result, "training": trained, "inference": drawn}, indent=1))
         return
-    print(training.report({"shape": model, **result, **trained}), "", inference.report(drawn), sep="\n")
+    setting = {"shape": model, **result}
+    print(training.report({**setting, **trained}), "", inference.report({**setting, **drawn}), sep="\n")
 
 
 def show_results(results: dict[str, Any]) -> None:
