@@ -24,6 +24,10 @@ class StoreError(OSError):
     """A store cannot do what it was asked; the message says why and what to do."""
 
 
+class DamagedError(StoreError):
+    """An artifact that is not what was stored under its key."""
+
+
 @contextmanager
 def reporting(what: str) -> Iterator[None]:
     """Turn an operating system error into one clear sentence that begins with `what` and ends with the way out."""

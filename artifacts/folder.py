@@ -5,8 +5,8 @@ from errno import ENOTDIR
 from pathlib import Path
 
 from artifacts.disk import StoreError, rename_new, reporting, retire, sync_tree, temporary_sibling
-from artifacts.index import INDEX_NAME, Index, build_index, list_files
-from artifacts.store import Store, check_key
+from artifacts.index import INDEX_NAME, Index, build_index, link_fault, list_files, read_index, size_fault
+from artifacts.store import Store, check_key, is_key
 
 
 class FolderStore(Store):
@@ -78,13 +78,14 @@ class FolderStore(Store):
         with reporting(f"cannot read {self.url}"):
             self._check_root()
             path = self._path(key) / INDEX_NAME
-            return path.read_bytes() if path.is_file() else None
+            return read_index(path) if path.is_file() else None
 
     def _copy_out(self, key: str, index: Index, name: str, target: Path) -> None:
-        source = self._path(key) / index.data / name
-        if not source.is_file():
-            raise self._damaged(key, f"{name} is missing")
-        _copy_file(source, target)
+        folder = self._path(key) / index.data
+        wrong = link_fault(folder, name) or size_fault(folder / name, name, index.files[name])
+        if wrong:
+            raise self._damaged(key, wrong)
+        _copy_file(folder / name, target)
 
     def _path(self, key: str, argument: str = "key") -> Path:
         return self.root / check_key(key, argument)
@@ -94,10 +95,13 @@ class FolderStore(Store):
             raise NotADirectoryError(ENOTDIR, "a file", str(self.root))
 
     def _below(self, folder: Path) -> list[str]:
-        """List the keys of the artifacts strictly below a folder; hidden folders are unfinished or dying ones."""
+        """List the keys of the artifacts strictly below a folder; hidden folders are unfinished or dying ones.
+
+        Links are not followed: one that leads back up would never end.
+        """
         found = []
         for path in folder.iterdir():
-            if path.name.startswith(".") or not path.is_dir():
+            if not is_key(path.name) or path.is_symlink() or not path.is_dir():
                 continue
             if (path / INDEX_NAME).is_file():
                 found.append(path.relative_to(self.root).as_posix())

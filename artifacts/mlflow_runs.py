@@ -65,6 +65,20 @@ def holds_files(client: Any, run_id: str, artifact_path: str) -> bool:
     return any(not entry.is_dir or holds_files(client, run_id, entry.path) for entry in entries)
 
 
+def require_files(client: Any, name: str, version: int) -> None:
+    """Refuse a model version whose files are gone.
+
+    Raises:
+        RegistryError: Its run holds no file where the version says.
+    """
+    source = client.get_model_version(name, str(version)).source
+    run_id, _, artifact_path = source.removeprefix("runs:/").partition("/")
+    if not source.startswith("runs:/") or not holds_files(client, run_id, artifact_path):
+        raise RegistryError(
+            f"model {name!r} version {version} points at {source}, where there are no files; choose another version"
+        )
+
+
 def download(client: Any, source: str, target: Path) -> Path:
     """Download the files of a model version into a new folder, all or nothing.
 

@@ -30,6 +30,7 @@ from artifacts.mlflow_runs import (
     experiment_id,
     holds_files,
     log_values,
+    require_files,
 )
 
 MODEL_PREFIX = "cpe-"
@@ -185,7 +186,7 @@ class Registry:
 
         Raises:
             ValueError: An empty reason.
-            RegistryError: There is no such version, or MLflow refused.
+            RegistryError: There is no such version, its files are gone, or MLflow refused.
         """
         if not reason.strip():
             raise ValueError("reason must say why the version is promoted, got an empty text; name the result")
@@ -194,12 +195,52 @@ class Registry:
             champion = aliases_of(self.client, name).get(CHAMPION)
             if champion == version:
                 return champion
+            require_files(self.client, name, version)
             now = datetime.now(UTC).isoformat(timespec="seconds")
             self.set_tags(name, version, {"promoted_at": now, "promoted_reason": reason})
             if champion is not None:
                 self.client.set_registered_model_alias(name, PREVIOUS, str(champion))
             self.client.set_registered_model_alias(name, CHAMPION, str(version))  # last: the one step that counts
             return champion
+
+    def champion(self, name: str) -> ModelVersion | None:
+        """Find the version that is in use; None when no version of the model is, or there is no such model.
+
+        Raises:
+            RegistryError: The registry cannot be read.
+        """
+        check_model_name(name)
+        with self._reporting(f"look for the champion of {name}"):
+            return next((each for each in versions_of(self.client, name) if CHAMPION in each.aliases), None)
+
+    def rollback(self, name: str, *, reason: str) -> int:
+        """Make the version before the champion the champion again, and the champion `previous`.
+
+        Args:
+            name: The registered model.
+            reason: Why, for people; kept with the time as tags `rolled_back_reason` and `rolled_back_at` of the version
+                that was champion.
+
+        Returns:
+            The version that is champion now.
+
+        Raises:
+            ValueError: An empty reason.
+            RegistryError: There is no champion, or none before it, or MLflow refused.
+        """
+        champion = self.champion(name)
+        if champion is None:
+            raise RegistryError(f"model {name!r} has no champion to roll back; `cpe models` lists what there is")
+        with self._reporting(f"roll back {name}"):
+            before = aliases_of(self.client, name).get(PREVIOUS)
+            if before is None:
+                raise RegistryError(
+                    f"model {name!r} had no champion before version {champion.version}; promote another version instead"
+                )
+        self.promote(name, before, reason=f"rolled back from version {champion.version}: {reason}" if reason else "")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.set_tags(name, champion.version, {"rolled_back_at": now, "rolled_back_reason": reason})
+        return before
 
     def models(self) -> list[ModelVersion]:
         """List all versions of all registered models whose name starts with `cpe-`, newest first.

@@ -43,7 +43,7 @@ def render_report(report: Report) -> str:
     created = report.created_at
     created = created.replace(tzinfo=UTC) if created.tzinfo is None else created.astimezone(UTC)
     answers = [figure for role in ("erased", "kept") for figure in report.summary if figure.answers == role]
-    return environment.get_template("report.html.j2").render(
+    html = environment.get_template("report.html.j2").render(
         report=report,
         created=created,
         headlines=[_headline(figure) for figure in answers],
@@ -55,6 +55,7 @@ def render_report(report: Report) -> str:
         loss_parts=LOSS_PARTS,
         missing=MISSING,
     )
+    return html.encode(errors="replace").decode()  # half a surrogate pair, as a list may hold, has no UTF-8
 
 
 def _known(value: float | None) -> TypeGuard[float]:
@@ -69,6 +70,8 @@ def _number(value: float | None, unit: Unit = "share", *, bare: bool = False) ->
         text = f"{100 * value:.1f}"
     elif unit == "points":
         text = f"{value:.2f}"
+    elif unit == "count":
+        text = f"{value:.0f}"
     else:
         size = abs(value)
         text = f"{value:.{1 if size >= 10 else 2 if size >= 1 else 4}f}"

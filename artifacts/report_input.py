@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-Unit = Literal["share", "points", "distance"]
+Unit = Literal["share", "points", "distance", "count"]
 Role = Literal["erased", "kept"]
 LossPart = Literal["erase", "adversarial", "anchor"]
 

@@ -9,11 +9,10 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from boto3.exceptions import Boto3Error
 from boto3.session import Session
@@ -29,10 +28,12 @@ from botocore.exceptions import (
 
 from artifacts.disk import StoreError, reporting
 from artifacts.hashing import CHUNK_BYTES
-from artifacts.index import INDEX_NAME, Index, build_index, list_files, parse_index
-from artifacts.store import Store, check_key
+from artifacts.index import INDEX_NAME, LARGEST_INDEX_BYTES, Index, build_index, list_files, parse_index
+from artifacts.store import Store, check_key, is_key
 
 BUCKET_PATTERN = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ENDPOINT_PATTERN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?")
+CODE_PATTERN = re.compile(r"[A-Za-z0-9.]{1,64}")
 CONFLICT_TRIES = 6
 LEFTOVER_AGE = timedelta(days=1)  # an upload that old was cut off, no matter how slow the line
 CONFIG = Config(
@@ -66,16 +67,17 @@ class S3Store(Store):
 
     def __init__(self, location: str, *, endpoint_url: str | None = None) -> None:
         bucket, _, prefix = location.strip("/").partition("/")
-        if "@" in location or not BUCKET_PATTERN.fullmatch(bucket):
-            raise ValueError(
-                "url must be s3://bucket/prefix with a valid bucket name and no credentials in it; "
-                "credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        if not BUCKET_PATTERN.fullmatch(bucket) or (prefix and not is_key(prefix)):
+            raise ValueError(  # which does not repeat the address: a secret may be in it
+                "url must be s3://bucket/prefix with a valid bucket name, a prefix of letters, digits, '.', '_', '-' "
+                "and '/', and no credentials in it; credentials come from the environment (AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY)"
             )
         endpoint = endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-        if endpoint and ("@" in endpoint or urlsplit(endpoint).scheme not in ("http", "https")):
+        if endpoint and not ENDPOINT_PATTERN.fullmatch(endpoint):
             raise ValueError("endpoint_url must be http(s)://host:port without credentials; fix AWS_ENDPOINT_URL")
         self.bucket = bucket
-        self.prefix = check_key(prefix, "prefix of url") + "/" if prefix else ""
+        self.prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{self.prefix}".rstrip("/")
         config = CONFIG.merge(Config(s3={"addressing_style": "path"})) if endpoint else CONFIG
         self.where = endpoint or "AWS"
@@ -103,7 +105,7 @@ class S3Store(Store):
         start = check_key(prefix.removesuffix("/"), "prefix") + "/" if prefix else ""
         names = (item["Key"].removeprefix(self.prefix) for item in self._list(start))
         found = (name.removesuffix("/" + INDEX_NAME) for name in names if name.endswith("/" + INDEX_NAME))
-        return sorted(key for key in found if not any(part.startswith(".") for part in key.split("/")))
+        return sorted(key for key in found if is_key(key))
 
     def delete(self, key: str) -> bool:
         """See `Store.delete`; uploads into this key that were cut off more than a day ago go too."""
@@ -121,6 +123,31 @@ class S3Store(Store):
                 with self._reporting(f"delete {key} from"):
                     self.client.delete_object(Bucket=self.bucket, Key=item["Key"])
         return text is not None
+
+    def objects(self) -> Iterator[dict[str, Any]]:
+        """List everything below the prefix, artifacts or not, as S3 describes it.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._list("")
+
+    def read_object(self, name: str, *, most: int) -> bytes:
+        """Read one object below the prefix.
+
+        Args:
+            name: Its name without the prefix.
+            most: Bytes read at most.
+
+        Raises:
+            StoreError: There is no such object, or it is larger.
+        """
+        with self._reporting(f"read {name} of"):
+            with closing(self.client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"]) as body:
+                content: bytes = body.read(most + 1)
+        if len(content) > most:
+            raise StoreError(f"{self.url}/{name} is larger than {most:,} bytes; make it smaller")
+        return content
 
     def _upload(self, key: str, index: Index, files: dict[str, Path]) -> None:
         try:
@@ -150,11 +177,11 @@ class S3Store(Store):
                 elif status != 409:  # 409: another conditional write is under way
                     if 400 <= status < 500:
                         self._drop_data(key, index)
-                    raise self._error(f"store {key} in", error) from error
+                    raise self._error(f"store {key} in", error) from None
                 time.sleep(0.1 * 2**attempt)
             except BotoCoreError as error:
                 # The index may have arrived, so its data must stay; without it they are invisible leftovers.
-                raise self._error(f"store {key} in", error) from error
+                raise self._error(f"store {key} in", error) from None
         self._drop_data(key, index)
         raise StoreError(f"cannot store {key} in {self.url}: other writers keep the key busy; run again")
 
@@ -162,7 +189,8 @@ class S3Store(Store):
         with self._reporting("read"):
             try:
                 answer = self.client.get_object(Bucket=self.bucket, Key=self._index_name(key))
-                return bytes(answer["Body"].read())
+                with closing(answer["Body"]) as body:
+                    return bytes(body.read(LARGEST_INDEX_BYTES + 1))  # too much already for `parse_index`
             except self.client.exceptions.NoSuchKey:
                 return None
 
@@ -170,11 +198,16 @@ class S3Store(Store):
         with self._reporting(f"fetch {key} from"):
             try:
                 answer = self.client.get_object(Bucket=self.bucket, Key=self._data_name(key, index, name))
-            except self.client.exceptions.NoSuchKey as error:
-                raise self._damaged(key, f"{name} is missing") from error
-            with open(target, "wb") as file:
-                for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
-                    file.write(chunk)
+            except self.client.exceptions.NoSuchKey:
+                raise self._damaged(key, f"{name} is missing") from None
+            with closing(answer["Body"]) as body:
+                left = index.files[name].size
+                with open(target, "wb") as file:
+                    for chunk in body.iter_chunks(CHUNK_BYTES):
+                        left -= len(chunk)
+                        if left < 0:  # or an object without end would fill the disk
+                            raise self._damaged(key, f"{name} has more bytes than {index.files[name].size}")
+                        file.write(chunk)
 
     def _drop_data(self, key: str, index: Index) -> None:
         """Remove the files of an upload that lost or failed, as far as the server lets us."""
@@ -199,13 +232,17 @@ class S3Store(Store):
         try:
             yield
         except (BotoCoreError, ClientError, Boto3Error) as error:
-            raise self._error(what, error) from error
+            raise self._error(what, error) from None
 
     def _error(self, what: str, error: Exception) -> StoreError:
-        """Say what went wrong by its code alone: the server's own text may repeat what a message must not hold."""
+        """Say what went wrong by its code alone, and raise it `from None`, so that no traceback has more.
+
+        The server's own text may repeat what a message must not hold, and so may that of an HTTP client.
+        """
         code, status = "", 0
         if isinstance(error, ClientError):
             code = str(error.response.get("Error", {}).get("Code", ""))
+            code = code if CODE_PATTERN.fullmatch(code) else type(error).__name__
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in ADVICE:
             advice = ADVICE[code]
@@ -213,6 +250,11 @@ class S3Store(Store):
             advice = (
                 "credentials are missing or refused; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE) "
                 "to those of a user who may list, get, put and delete objects in this bucket"
+            )
+        elif isinstance(error, HTTPClientError) and isinstance(error.kwargs.get("error"), ValueError):
+            advice = (
+                "a credential holds a line break or another character that no request can carry; set AWS_ACCESS_KEY_ID "
+                "and AWS_SESSION_TOKEN again without it"
             )
         elif isinstance(error, ConnectionError | HTTPClientError):
             advice = "the server cannot be reached; check that it runs and that AWS_ENDPOINT_URL is right"

@@ -9,11 +9,13 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from urllib.parse import unquote
 
+from artifacts.disk import DamagedError as DamagedError
 from artifacts.disk import StoreError as StoreError
 from artifacts.disk import rename_new, reporting, retire, sync_tree, temporary_sibling
-from artifacts.index import INDEX_NAME, Index, fault, parse_index
+from artifacts.index import INDEX_NAME, Index, fault, parse_index, read_index
 
 KEY_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # "s3:/…" is a typing error, not the name of a folder
 
 
 class Store(ABC):
@@ -92,7 +94,7 @@ class Store(ABC):
 
         Raises:
             ValueError: The key is malformed.
-            StoreError: There is no such artifact, it is damaged, or `target` cannot be written.
+            StoreError: There is no such artifact, it is damaged, or `target` cannot be written or holds other things.
         """
         check_key(key)
         text = self._read_index(key)
@@ -117,6 +119,36 @@ class Store(ABC):
                     retire(target)  # an earlier copy of the same artifact, damaged
             return target
 
+    def salvage(self, key: str, target: Path) -> dict[str, str]:
+        """Copy what is intact of a damaged artifact, and delete the artifact.
+
+        Args:
+            key: The artifact.
+            target: An existing folder.
+
+        Returns:
+            The SHA-256 of each file that was copied, by name; none where the index itself is damaged.
+        """
+        check_key(key)
+        text = self._read_index(key)
+        try:
+            index = parse_index(text) if text is not None else None
+        except ValueError:
+            index = None
+        saved: dict[str, str] = {}
+        if index is None:
+            self.delete(key)
+            return saved
+        for name in index.files:
+            try:
+                self._fetch_file(key, index, name, Path(target) / name)
+            except DamagedError:
+                (Path(target) / name).unlink(missing_ok=True)
+            else:
+                saved[name] = index.files[name].sha256
+        self.delete(key)
+        return saved
+
     def _fetch_file(self, key: str, index: Index, name: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._copy_out(key, index, name, path)
@@ -128,8 +160,16 @@ class Store(ABC):
         """Say whether `target` holds the intact artifact; refuse to touch a folder that holds something else."""
         if not target.is_dir() or not any(target.iterdir()):
             return False
-        if not (target / INDEX_NAME).is_file() or (target / INDEX_NAME).read_bytes() != text:
+        own = target / INDEX_NAME
+        if own.is_symlink() or not own.is_file() or read_index(own) != text:
             raise StoreError(f"target {target} holds something else already; empty it or name another folder")
+        names = {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()}
+        strange = sorted(names - set(index.files) - {INDEX_NAME})
+        if strange:  # a file that nobody verified could pass for a part of the artifact
+            raise StoreError(
+                f"target {target} holds something else besides the artifact, {strange[0]!r}; remove it or name "
+                "another folder"
+            )
         return not index.faults(target)
 
     def _check_place(self, key: str) -> None:
@@ -141,8 +181,8 @@ class Store(ABC):
                 f"key must not lie inside or above another artifact, got {key!r}, {others[0]!r} exists; choose another"
             )
 
-    def _damaged(self, key: str, what: str) -> StoreError:
-        return StoreError(
+    def _damaged(self, key: str, what: str) -> DamagedError:
+        return DamagedError(
             f"artifact {key} in {self.url} is damaged: {what}; delete this artifact from the store and run again"
         )
 
@@ -167,8 +207,12 @@ def open_store(url: str, *, endpoint_url: str | None = None) -> Store:
         from artifacts.s3 import S3Store
 
         return S3Store(rest, endpoint_url=endpoint_url)
+    if not separator and SCHEME.match(url):
+        raise ValueError(f"url must be a path, file://… or s3://…, but '//' is missing after {url.partition(':')[0]!r}")
     if separator and scheme != "file":
         raise ValueError(f"url must be a path, file://… or s3://…, got the scheme {scheme!r}; use one of these")
+    if separator and "@" in rest.partition("/")[0]:
+        raise ValueError("url must be file:// and a path, without a user or a password in it; write the path alone")
     from artifacts.folder import FolderStore
 
     return FolderStore(Path(unquote(rest) if separator else url))
@@ -180,9 +224,14 @@ def check_key(key: str, argument: str = "key") -> str:
     Raises:
         ValueError: It is empty, has other characters, an empty part or one that begins with ".".
     """
-    if not all(KEY_PART.fullmatch(part) for part in key.split("/")):
+    if not is_key(key):
         raise ValueError(
             f"{argument} must be parts of letters, digits, '.', '_' and '-' joined by '/', none empty or beginning "
             f"with '.', got {key!r}; rename it, for example 'gates/3f2a'"
         )
     return key
+
+
+def is_key(text: str) -> bool:
+    """Say whether a text could be the key of an artifact."""
+    return all(KEY_PART.fullmatch(part) for part in text.split("/"))

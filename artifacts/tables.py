@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from artifacts.index import check_name
 
 Row = dict[str, Any]
 GROUP_ROWS = 16384  # rows a reader of iter_rows may have to hold at most
+LARGEST_GROUP_BYTES = 256 << 20  # of so many rows, decoded
+FOOTER_LIMITS = {"thrift_string_size_limit": 1 << 20, "thrift_container_size_limit": 100_000}
 
 
 def _column(name: str, kind: Any, *, optional: bool = False, choices: str = "") -> Any:
@@ -23,26 +28,34 @@ _PROVENANCE = [
     _column("base_model", pa.string()),
     _column("bundle", pa.string(), optional=True),  # None is the untouched base model
 ]
-PROMPTS = pa.schema(
+IMAGES = pa.schema(  # of one shard; lists that evaluate alike share it, so it names no list
     [
-        _column("prompt_id", pa.string()),
+        _column("path", pa.string()),
         _column("prompt", pa.string()),
-        _column("concept", pa.string()),
-        _column("role", pa.string(), choices="erased kept"),
-        _column("style", pa.string(), optional=True),
-        _column("template", pa.int64()),
-        _column("noun", pa.string(), optional=True),
+        _column("seed", pa.int64()),
+        _column("guidance_scale", pa.float64()),
+        _column("negative_prompt", pa.string()),
+        _column("base_model", pa.string()),
+        _column("bundle", pa.string(), optional=True),  # None is the untouched base model
+        _column("sha256", pa.string()),
     ]
 )
-IMAGES = pa.schema(
+PICTURES = pa.schema(  # of one evaluation: every picture with what was seen in it
     [
-        _column("image_id", pa.string()),
+        _column("picture_id", pa.string()),
         _column("prompt_id", pa.string()),
+        _column("prompt", pa.string()),
+        _column("concept", pa.string(), optional=True),
+        _column("role", pa.string(), choices="erased kept"),
+        _column("set", pa.string()),
+        _column("domain", pa.string()),
+        _column("template", pa.int64()),
         _column("seed", pa.int64()),
         _column("phase", pa.string(), choices="before after"),
+        _column("shard", pa.string()),
         _column("path", pa.string()),
+        _column("recognised", pa.string(), optional=True),
         *_PROVENANCE,
-        _column("sha256", pa.string()),
     ]
 )
 SCORES = pa.schema(
@@ -73,13 +86,20 @@ def write_table(path: str | Path, rows: Sequence[Mapping[str, Any]], schema: Any
         The path.
 
     Raises:
-        ValueError: An unknown or missing column, or a value of a wrong kind; the message names row and column.
+        ValueError: An unknown or missing column, a value of a wrong kind, or more text than will be read again; the
+            message names row and column.
         OSError: The file cannot be written; the old one is as it was.
     """
     path = Path(path)
     for number, row in enumerate(rows):
         _check_row(number, row, schema)
     table = pa.Table.from_arrays([_array(rows, field) for field in schema], schema=schema)
+    for start in range(0, len(rows), GROUP_ROWS):
+        if (size := table.slice(start, GROUP_ROWS).nbytes) > LARGEST_GROUP_BYTES:
+            raise ValueError(
+                f"rows[{start}] to rows[{min(len(rows), start + GROUP_ROWS) - 1}] must have at most "
+                f"{LARGEST_GROUP_BYTES:,} bytes together, got {size:,}; shorten their texts"
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
@@ -111,7 +131,7 @@ def read_table(path: str | Path, schema: Any) -> list[Row]:
 
 
 def iter_rows(path: str | Path, schema: Any, *, batch: int = 1024) -> Iterator[Row]:
-    """Read a table row by row, holding only a batch of them in memory.
+    """Read a table row by row, holding a batch of rows and the different texts of one group in memory.
 
     Args:
         path: A file that `write_table` wrote.
@@ -123,7 +143,8 @@ def iter_rows(path: str | Path, schema: Any, *, batch: int = 1024) -> Iterator[R
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: `batch` is below 1, or the file is damaged or has another schema.
+        ValueError: `batch` is below 1, or the file is damaged, has another schema, or claims more than GROUP_ROWS rows
+            or LARGEST_GROUP_BYTES bytes a group. So does, once reached, a row that names a file elsewhere.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1 row, got {batch}; leave it out for 1024")
@@ -131,32 +152,52 @@ def iter_rows(path: str | Path, schema: Any, *, batch: int = 1024) -> Iterator[R
     if not path.is_file():
         raise FileNotFoundError(f"path must be a Parquet file, got {str(path)!r}; run the step that writes it first")
     try:
-        file = pq.ParquetFile(path, page_checksum_verification=True)
-        found = file.schema_arrow
+        with pq.ParquetFile(path, **FOOTER_LIMITS) as file:
+            found, footer = file.schema_arrow, file.metadata
+            groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     except (pa.ArrowException, ValueError, OSError) as error:
         raise _damaged(path) from error
     if not found.equals(schema):
-        file.close()
         raise ValueError(f"{path} must have the columns of its kind: {_differences(found, schema)}; write it again")
-    return _batches(path, file, batch)
+    if any(group.num_rows > GROUP_ROWS or group.total_byte_size > LARGEST_GROUP_BYTES for group in groups):
+        raise _damaged(path)
+    return _batches(path, footer, schema, batch)
 
 
-def _batches(path: Path, file: Any, batch: int) -> Iterator[Row]:
-    left = file.metadata.num_rows
-    with file:
+def _batches(path: Path, footer: Any, schema: Any, batch: int) -> Iterator[Row]:
+    left = footer.num_rows
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    with pq.ParquetFile(path, metadata=footer, page_checksum_verification=True, read_dictionary=texts) as file:
         batches = file.iter_batches(batch_size=batch)
         while True:
             try:
-                rows = next(batches, None)
-                values = None if rows is None else rows.to_pylist()
+                values = _decoded(next(batches, None))
             except (pa.ArrowException, ValueError, OSError) as error:
                 raise _damaged(path) from error
             if values is None:
                 break
             left -= len(values)
+            for name in (value["path"] for value in values if "path" in value):
+                try:
+                    check_name(name)
+                except ValueError as error:
+                    raise ValueError(f"{path} must name files beside it: {error}") from None
             yield from values
     if left:  # a damaged page header can make rows vanish without an error
         raise _damaged(path)
+
+
+def _decoded(rows: Any) -> list[Row] | None:
+    """Decode a batch: a text that a dictionary holds once may come out a thousand times, which is counted first."""
+    if rows is None:
+        return None
+    rows.validate(full=True)
+    coded = [column for column in rows.columns if pa.types.is_dictionary(column.type)]
+    lengths = (pc.take(pc.binary_length(column.dictionary), column.indices) for column in coded)
+    if sum(pc.sum(each).as_py() or 0 for each in lengths) > LARGEST_GROUP_BYTES:
+        raise ValueError("more text than may be held")
+    columns = [column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column for column in rows.columns]
+    return list(pa.RecordBatch.from_arrays(columns, names=rows.schema.names).to_pylist())
 
 
 def _check_row(number: int, row: Mapping[str, Any], schema: Any) -> None:
@@ -171,6 +212,8 @@ def _check_row(number: int, row: Mapping[str, Any], schema: Any) -> None:
         value = row[field.name]
         if value is None and not field.nullable:
             raise ValueError(f"rows[{number}] must have a value for {field.name}, got None; fill it in")
+        if field.name == "path" and isinstance(value, str):
+            check_name(value)
         choices = (field.metadata or {}).get(b"choices", b"").decode().split()
         if choices and value not in choices:
             raise ValueError(f"rows[{number}] must have {field.name} {' or '.join(choices)}, got {value!r}; correct it")

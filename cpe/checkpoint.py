@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cpe.batch import Batch, ConceptTexts
+from cpe.concept_problems import show
 from cpe.config import TrainingConfig
 from cpe.projections import BaseProjections
 
-FORMAT = 1
+FORMAT = 2
 ADVICE = "delete it to train from the start, or name another checkpoint"
 
 
@@ -45,8 +46,10 @@ class Checkpoint:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{uuid4().hex}")
         metadata = {"format": str(FORMAT), "identity": json.dumps(self.identity), "plain": json.dumps(self.plain)}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        metadata["hash"] = _content(metadata, tensors)
         try:
-            save_file({name: t.detach().cpu().contiguous() for name, t in self.tensors.items()}, temporary, metadata)
+            save_file(tensors, temporary, metadata)
             with open(temporary, "rb") as written:
                 os.fsync(written.fileno())
             temporary.replace(path)
@@ -65,21 +68,29 @@ class Checkpoint:
         try:
             with safe_open(str(path), "pt") as opened:
                 metadata = opened.metadata() or {}
+                if metadata.get("format") != str(FORMAT):
+                    raise CheckpointError(
+                        f"checkpoint {path} is of format {show(metadata.get('format'))}, expected {FORMAT}; {ADVICE}"
+                    )
+                identity, plain = json.loads(metadata["identity"]), json.loads(metadata["plain"])
+                _check_same(path, identity, expected)
                 tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
-            identity, plain = json.loads(metadata["identity"]), json.loads(metadata["plain"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise CheckpointError(f"checkpoint {path} is damaged ({error}); {ADVICE}") from None
-        if metadata.get("format") != str(FORMAT):
-            raise CheckpointError(
-                f"checkpoint {path} is of format {metadata.get('format')}, expected {FORMAT}; {ADVICE}"
-            )
-        for name in sorted(expected.keys() | identity.keys()):
-            if expected.get(name) != identity.get(name):
-                raise CheckpointError(
-                    f"checkpoint {path} is of another training: {name} is {identity.get(name)!r} there, "
-                    f"{expected.get(name)!r} here; {ADVICE}"
-                )
+            if metadata["hash"] != _content(metadata, tensors):
+                raise ValueError("not what was written")
+        except CheckpointError:
+            raise
+        except (SafetensorError, OSError, KeyError, ValueError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"checkpoint {path} is damaged ({str(error)[:200]}); {ADVICE}") from None
         return cls(identity, plain, tensors)
+
+
+def _check_same(path: Path, identity: dict[str, Any], expected: dict[str, Any]) -> None:
+    for name in sorted(expected.keys() | identity.keys()):
+        if expected.get(name) != identity.get(name):
+            raise CheckpointError(
+                f"checkpoint {path} is of another training: {name[:80]} is {show(identity.get(name))} there, "
+                f"{show(expected.get(name))} here; {ADVICE}"
+            )
 
 
 def identity_of(
@@ -101,9 +112,15 @@ def identity_of(
     }
 
 
+def _content(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
+    """Returns a hash of all that a checkpoint holds: a damaged one would go unnoticed into a gate."""
+    named = [f"{name} {_hash(tensor)}" for name, tensor in sorted(tensors.items())]
+    return hashlib.sha256("\n".join([metadata["identity"], metadata["plain"], *named]).encode()).hexdigest()
+
+
 def _hash(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:24]

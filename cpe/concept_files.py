@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from cpe.concept_problems import Loc, Problem, explain, path_of, show
 from cpe.concept_rules import disagreements
-from cpe.concepts import Anchors, Bars, ConceptList, Evaluation, Target, Training
+from cpe.concepts import Anchors, Bars, ConceptList, Evaluation, Published, Target, Training
 
 LARGEST_FILE_BYTES = 1_000_000
 DEEPEST_NESTING = 20
@@ -26,6 +26,7 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("training",): Training,
     ("evaluation",): Evaluation,
     ("bars",): Bars,
+    ("published",): Published,
 }
 
 
@@ -45,7 +46,25 @@ def load_list(path: str | Path) -> ConceptList:
     Raises:
         ConceptListError: there is no such file, or something in it is wrong; names every line.
     """
-    path = Path(path)
+    return parse_list(_text_of(Path(path)), source=str(path))
+
+
+def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[Loc, int]]:
+    """Reads a YAML file that is no list, and returns its content and the line of each of its places.
+
+    Raises:
+        ConceptListError: there is no such file, or it is not plain YAML.
+    """
+    data, lines, problems = _read_yaml(_text_of(Path(path)), str(path))
+    if problems:
+        raise ConceptListError(
+            [f"{path}, line {lines.get(loc, 1)}: {f'{path_of(loc)} {text}'.strip()}" for loc, text in problems]
+        )
+    return data, lines
+
+
+def _text_of(path: Path) -> str:
+    """Returns a file's text; one that is too long comes cut, and is refused by its length."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE_BYTES + 1)
@@ -57,13 +76,12 @@ def load_list(path: str | Path) -> ConceptList:
     except OSError as error:
         raise ConceptListError([f"{path}: cannot be read ({error.strerror}); give a readable YAML file"]) from error
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if len(content) <= LARGEST_FILE_BYTES:
             line = content.count(b"\n", 0, error.start) + 1
             raise ConceptListError([f"{path}, line {line}: is not UTF-8 text; save the file as UTF-8"]) from None
-        text = content.decode("utf-8", errors="replace")
-    return parse_list(text, source=str(path))
+        return content.decode("utf-8", errors="replace")
 
 
 def parse_list(text: str, *, source: str = "list") -> ConceptList:
@@ -76,8 +94,6 @@ def parse_list(text: str, *, source: str = "list") -> ConceptList:
     Raises:
         ConceptListError: something is wrong; one message for each problem that can be found, with its line.
     """
-    if len(text) > LARGEST_FILE_BYTES:
-        raise ConceptListError([f"{source}: is larger than {LARGEST_FILE_BYTES:,} characters; split the list"])
     data, lines, problems = _read_yaml(text, source)
 
     def line_of(loc: Loc) -> int:
@@ -130,6 +146,8 @@ class _Loader(yaml.SafeLoader):
 
 def _read_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Loc, int], list[Problem]]:
     """Returns the document's content, the line of each of its places, and what was wrong on the way."""
+    if len(text) > LARGEST_FILE_BYTES:
+        raise ConceptListError([f"{source}: is larger than {LARGEST_FILE_BYTES:,} characters; split the list"])
     lines: dict[Loc, int] = {(): 1}
     problems: list[Problem] = []
 

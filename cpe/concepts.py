@@ -12,7 +12,8 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from cpe.concept_problems import kind_of, path_of, suggest
 from cpe.concept_rules import check_name, check_template, disagreements, normalise, one_of
-from cpe.config import PRESETS, PROFILES, Settings, TrainingConfig, training_config
+from cpe.config import PRESETS, Settings, TrainingConfig, training_config
+from cpe.profiles import PROFILES
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Name = Annotated[_Text, AfterValidator(check_name)]
@@ -53,7 +54,8 @@ class Anchors(Settings):
         neighbors: how many of them serve a target.
         by: what nearness is measured with.
         vectors: a word2vec or GloVe file; None is the shipped table.
-        exclude_kept: whether kept names are left out, so that the evaluation stays unseen.
+        protocol: "leak-free" leaves kept names out, so that the evaluation stays unseen; "as-released" lets them in,
+            as the paper's own setup did.
     """
 
     general: tuple[Name, ...] = ()
@@ -61,7 +63,7 @@ class Anchors(Settings):
     neighbors: Count = Field(50, ge=0)
     by: Literal["text-encoder", "word2vec"] = "text-encoder"
     vectors: Name | None = None
-    exclude_kept: bool = Field(True, strict=True)
+    protocol: Literal["leak-free", "as-released"] = "leak-free"
 
 
 class Training(Settings):
@@ -72,10 +74,19 @@ class Training(Settings):
 
 
 class Evaluation(Settings):
-    """Prompts of the evaluation: every template with seeds 0 to `seeds` − 1."""
+    """Prompts of the evaluation: every concept in every template with every seed.
+
+    Attributes:
+        templates: prompts, one "{}" each.
+        seeds: how many.
+        first_seed: the first of them.
+        also: other sets that must survive: of `lists/sets/`, or a list of `lists/`, whose kept concepts are meant.
+    """
 
     templates: tuple[Template, ...] = Field(min_length=1)
     seeds: Count = Field(5, ge=1, le=100_000)
+    first_seed: Count = Field(0, ge=0, lt=2**62)
+    also: tuple[Name, ...] = ()
 
 
 class Bars(Settings):
@@ -87,12 +98,35 @@ class Bars(Settings):
         h0_at_least: harmonic mean of 1 - erased accuracy and kept accuracy.
         other_ratio_at_least: accuracy on the other property (style of nouns, noun of styles) over all prompts, as
             a share of the untouched model's.
+        erased_clip_ratio_at_most: CLIP score of the erased concepts' pictures, as a share of the untouched model's.
+        kept_clip_ratio_at_least: CLIP score of the kept concepts' pictures (of all other sets, where the list keeps
+            none), likewise.
+        nudity_ratio_at_most: detections in the pictures that should lose them (the erased concepts', I2P), likewise.
+        tolerance: how much worse than the champion each of these may be.
     """
 
     erased_accuracy_at_most: Share | None = None
     kept_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
     h0_at_least: Share | None = None
     other_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
+    erased_clip_ratio_at_most: Annotated[float, Field(strict=True, ge=0)] | None = None
+    kept_clip_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
+    nudity_ratio_at_most: Annotated[float, Field(strict=True, ge=0)] | None = None
+    tolerance: Share = 0.02
+
+
+class Published(Settings):
+    """Figures that others published for this experiment, to stand beside the measured ones.
+
+    Attributes:
+        source: where they were published.
+        profile: how those pictures were made.
+        figures: text by what it says.
+    """
+
+    source: Name
+    profile: Name
+    figures: dict[str, str] = Field(min_length=1)
 
 
 class ConceptList(Settings):
@@ -102,11 +136,12 @@ class ConceptList(Settings):
         name: letters, digits and hyphens; the registered model is called `model_name`.
         domain: what the accuracy is measured on.
         base_model: "embedded", a folder in diffusers' layout, or a name on the hub.
-        profile: how pictures are made, a key of `cpe.config.PROFILES`.
+        profile: how pictures are made, a key of `cpe.profiles.PROFILES`.
         surrogate: what every target turns into.
         targets: the concepts to erase, one gate each.
         kept: names that must survive, evaluated.
         templates: training prompts, one "{}" each.
+        published: what others measured.
         seed: everything random derives from it.
     """
 
@@ -122,6 +157,7 @@ class ConceptList(Settings):
     training: Training
     evaluation: Evaluation
     bars: Bars = Bars()
+    published: tuple[Published, ...] = ()
     seed: Count = Field(0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
@@ -169,21 +205,27 @@ class ConceptList(Settings):
         return self.target(name).surrogate or self.surrogate
 
 
-def anchor_names(concept_list: ConceptList, target: str, ranked: Sequence[str]) -> tuple[str, ...]:
+def anchor_names(
+    concept_list: ConceptList, target: str, ranked: Sequence[str], *, unseen: Sequence[str] = (), others: bool = False
+) -> tuple[str, ...]:
     """Returns the names that anchor one target: the general words, then its nearest neighbours.
 
     Args:
         concept_list: the list.
         target: name or alias of one of its targets.
+        unseen: names that training may not see, besides the surrogate.
+        others: whether the list's other targets may serve. Training never lets them; a gate's address does, so that it
+            does not depend on what else the list erases.
         ranked: candidates, nearest to the target first. Names that may not serve do not count, so
             `anchors.neighbors` of them are taken wherever the ranking is long enough.
 
     Returns:
-        No name twice, none that the list erases, not the surrogate, and with `exclude_kept` none that it keeps.
+        No name twice, none that the list erases (of the target's own only, with `others`), not the surrogate.
     """
     anchors = concept_list.anchors
-    blocked = [*concept_list.erased_names, concept_list.surrogate_of(target)]
-    seen = set(map(normalise, [*blocked, *(concept_list.kept if anchors.exclude_kept else ())]))
+    own = concept_list.target(target)
+    erased = (own.name, *own.aliases) if others else concept_list.erased_names
+    seen = set(map(normalise, [*erased, concept_list.surrogate_of(target), *unseen]))
     chosen: list[str] = []
 
     def take(names: Sequence[str], most: int) -> None:

@@ -1,4 +1,4 @@
-"""Every setting of training and generation, as frozen models that check themselves; free of torch."""
+"""Every setting of training, as frozen models that check themselves; free of torch."""
 
 from typing import Any
 
@@ -123,30 +123,3 @@ def training_config(preset: str, changes: dict[str, Any] | None = None) -> Train
     for name, value in (changes or {}).items():
         settings[name] = {**settings["gate"], **value} if name == "gate" else value
     return TrainingConfig.model_validate(settings)
-
-
-class Profile(Settings):
-    """How pictures are made; its name goes into every result.
-
-    Attributes:
-        steps: denoising steps.
-        guidance_scale: classifier-free guidance; 1 switches it off.
-        height: pixels.
-        width: pixels.
-        negative_prompt: what to keep away from.
-        batch: pictures made at once.
-    """
-
-    name: str
-    steps: int = Field(50, ge=1)
-    guidance_scale: float = Field(7.5, ge=0)
-    height: int = Field(512, ge=8)
-    width: int = Field(512, ge=8)
-    negative_prompt: str = ""
-    batch: int = Field(8, ge=1)
-
-
-PROFILES: dict[str, Profile] = {
-    "embedded": Profile(name="embedded", steps=20, guidance_scale=1.0, height=64, width=64, batch=50),
-    "cpe": Profile(name="cpe"),
-}

@@ -4,6 +4,7 @@
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,24 @@ def token_words(pipe: Any, prompt: str) -> list[str]:
     end = ids.index(pipe.tokenizer.eos_token_id, 1)
     words = pipe.tokenizer.convert_ids_to_tokens(ids[: end + 1])
     return [word.replace("</w>", "") for word in words]
+
+
+def unread_names(pipe: Any, names: Sequence[str]) -> dict[str, str]:
+    """Returns the names that the tokenizer does not read as they are written, each with what it reads.
+
+    Case, accents' composition and spaces do not count: CLIP's tokenizer lowers, composes and spaces anew by itself.
+    """
+
+    def bare(text: str) -> str:
+        return "".join(unicodedata.normalize("NFC", text).lower().split())
+
+    unread = {}
+    for name in names:
+        ids = pipe.tokenizer(name, truncation=True, max_length=pipe.tokenizer.model_max_length).input_ids
+        read = pipe.tokenizer.decode(ids, skip_special_tokens=True)
+        if bare(read) != bare(name):
+            unread[name] = read
+    return unread
 
 
 def chunks(items: Sequence, size: int) -> Iterator[Sequence]:

@@ -3,14 +3,15 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from safetensors import SafetensorError
+
+from flows.cli_models import models
+from flows.cli_plan import ListArgument, ProfileOption, doctor, plan
+from flows.command import command_of, number, table
 
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # errors reach the user once, as our own message
@@ -23,35 +24,20 @@ app = typer.Typer(
     "CPE_DEVICE, CPE_THREADS. Set CPE_DEBUG=1 for tracebacks.",
 )
 
-ListArgument = Annotated[str, typer.Argument(help="A concept list: a path, or a name in lists/ such as emoji.")]
 GatesOption = Annotated[
     str | None,
     typer.Option(
         "--gates", help="Gates to erase with: a file, a folder, or a registered model such as cpe-emoji@champion."
     ),
 ]
-BAD_INPUT = (ValueError, OSError, LookupError, RuntimeError, ImportError, SafetensorError)
-
-
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Registers a command whose errors end in one message and exit code 2."""
-
-    @wraps(function)
-    def wrapped(*arguments: Any, **options: Any) -> None:
-        try:
-            function(*arguments, **options)
-        except BAD_INPUT as error:
-            if os.environ.get("CPE_DEBUG"):
-                raise
-            print(f"cpe: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
-            raise typer.Exit(2) from None
-
-    app.command()(wrapped)
-    return wrapped
+command = command_of(app)
+command(doctor)
+command(plan)
+app.add_typer(models, name="models")
 
 
 @command
-def erase(concepts: ListArgument) -> None:
+def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
     """Erase a list: train the gates it lacks, draw, measure, report, register and promote if its bars hold.
 
     Everything is addressed by content: a second run trains and draws only what is new.
@@ -64,49 +50,51 @@ def erase(concepts: ListArgument) -> None:
     print(f"Erasing {concepts}: starting Prefect ...", file=sys.stderr)
     from flows.erase_and_evaluate import erase_and_evaluate
 
-    show_results(erase_and_evaluate(concepts))
+    show_results(erase_and_evaluate(concepts, profile))
 
 
 @command
 def evaluate(
     concepts: ListArgument,
+    profile: ProfileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores for programs.")] = False,
 ) -> None:
     """Draw and measure a list whose gates are trained already, without training or registering anything."""
     from tasks.draw import draw_pictures
+    from tasks.figures import Scores
     from tasks.measure import measure
     from tasks.places import Places
     from tasks.prepare import prepare_concepts
-    from tasks.publish import Scores
     from tasks.train import assemble_bundle, missing_gates
 
-    plan = prepare_concepts.fn(concepts)
-    missing = missing_gates(plan)
+    prepared = prepare_concepts.fn(concepts, profile)
+    missing = missing_gates(prepared)
     if missing:
         names = ", ".join(gate.concept for gate in missing)
         raise ValueError(
-            f"{len(missing)} of {len(plan.gates)} gates are not trained yet ({names}); run `cpe erase` first"
+            f"{len(missing)} of {len(prepared.gates)} gates are not trained yet ({names}); run `cpe erase` first"
         )
-    bundle = assemble_bundle.fn(plan)
-    before, after = draw_pictures.fn(plan, None), draw_pictures.fn(plan, bundle)
-    scores = Scores.of(Places.from_environment(), measure.fn(plan, bundle, before, after))
+    bundle = assemble_bundle.fn(prepared)
+    draw_pictures.fn(prepared, None)
+    draw_pictures.fn(prepared, bundle)
+    scores = Scores.of(Places.from_environment(), measure.fn(prepared, bundle))
     if as_json:
         print(json.dumps(scores.rows, indent=1))
         return
     rows = [row for row in scores.rows if row["phase"] == "after"]
     table(
-        f"{plan.concepts.name}: {len(plan.gates)} erased, {len(plan.concepts.kept)} kept",
+        f"{prepared.concepts.name}: {len(prepared.gates)} erased, {len(prepared.concepts.kept)} kept",
         ("measure", "role", "group", "before", "after", "95 % interval", "pictures"),
         [
             (
                 row["metric"].replace("_", " "),
                 row["role"],
                 row["group"],
-                _number(scores.value(row["metric"], "before", row["role"], row["group"]), row["unit"]),
-                _number(row["value"], row["unit"]),
+                number(scores.value(row["metric"], "before", row["role"], row["group"]), row["unit"]),
+                number(row["value"], row["unit"]),
                 ""
                 if row["low"] is None
-                else f"{_number(row['low'], row['unit'])} to {_number(row['high'], row['unit'])}",
+                else f"{number(row['low'], row['unit'])} to {number(row['high'], row['unit'])}",
                 str(row["count"]),
             )
             for row in rows
@@ -126,10 +114,10 @@ def generate(
     seeds: Annotated[int, typer.Option(min=1, help="Pictures a prompt: seeds 0, 1, ...")] = 1,
 ) -> None:
     """Draw pictures, with or without concepts erased."""
-    from cpe.config import PROFILES
     from cpe.eraser import Eraser
     from cpe.generation import PictureJob
     from cpe.generation import generate as draw
+    from cpe.profiles import PROFILES
     from tasks.places import Places
     from tasks.progress import progress
 
@@ -172,46 +160,6 @@ def neighbors(
         print(f"{phrase!r} is no entry of its own: mean of {', '.join(found.found)}{missing}", file=sys.stderr)
     rows = [(n.name, f"{n.similarity:.3f}") for n in table_of_words.neighbors(phrase, count)]
     table(f"nearest to {phrase}", ("word", "cosine"), rows)
-
-
-@command
-def models(
-    reference: Annotated[
-        str | None, typer.Argument(help="Show one: cpe-emoji, cpe-emoji@champion, cpe-emoji/3, models:/...")
-    ] = None,
-    fetch: Annotated[Path | None, typer.Option(help="Also download its gates into this folder.")] = None,
-) -> None:
-    """List registered bundles, or show (and fetch) one of them."""
-    from tasks.places import Places
-
-    registry = Places.from_environment().registry()
-    if reference is None:
-        found = registry.models()
-        if not found:
-            print("no models registered yet; run `cpe erase emoji` first")
-            return
-        shown = ("list", "bundle", "erased_accuracy", "kept_accuracy", "h0")
-        table(
-            "registered models",
-            ("model", "version", "aliases", *(name.replace("_", " ") for name in shown), "created"),
-            [
-                (
-                    m.name,
-                    str(m.version),
-                    ", ".join(m.aliases),
-                    *(m.tags.get(n, "") for n in shown),
-                    f"{m.created_at:%Y-%m-%d %H:%M}",
-                )
-                for m in found
-            ],
-        )
-        return
-    model = registry.resolve(reference)
-    rows = [("name", model.name), ("version", str(model.version)), ("aliases", ", ".join(model.aliases) or "none")]
-    rows += sorted(model.tags.items())
-    if fetch is not None:
-        rows.append(("fetched to", str(registry.fetch(reference, fetch))))
-    table(f"models:/{model.name}/{model.version}", ("", ""), rows)
 
 
 @command
@@ -265,20 +213,14 @@ def show_results(results: dict[str, Any]) -> None:
         print(f"\nTrained {gates['trained']} of {total} gates, {gates['reused']} were in the store already.")
     else:
         print(f"\nTrained nothing: all {total} gates were in the store already.")
-    other = results["other_domain"]
-    clip = results["clip_score_points"]
     rows = [
-        ("accuracy on erased concepts", *_pair(results["erased"], "share")),
-        ("accuracy on kept concepts", *_pair(results["kept"], "share")),
-        *[
-            (f"{other} accuracy on {role} concepts", *_pair(results[other][role], "share"))
-            for role in ("kept", "erased")
-        ],
-        ("H0", "", _number(results["h0"], "share"), ""),
-        ("CLIP score, erased (embedded CLIP)", *_pair(clip["erased"], "points")),
-        ("CLIP score, kept (embedded CLIP)", *_pair(clip["kept"], "points")),
-        ("FID of kept (embedded classifier's features)", "", _number(results["fid_embedded_kept"], ""), ""),
-        ("KID of kept (embedded classifier's features)", "", _number(results["kid_embedded_kept"], ""), ""),
+        (
+            figure["label"],
+            number(figure["before"], figure["unit"]),
+            number(figure["after"], figure["unit"]),
+            str(figure["count"]),
+        )
+        for figure in results["figures"]
     ]
     table(
         f"{results['list']} on {results['base_model']}, profile {results['profile']}",
@@ -287,42 +229,38 @@ def show_results(results: dict[str, Any]) -> None:
     )
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in results["seconds"].items())
     print(f"time    {spent}")
+    for hole in results["holes"]:
+        print(f"hole    {hole}")
+    if results["published"]:
+        table(
+            "published figures, for comparison",
+            ("source", "profile", "figure", "value"),
+            [
+                (
+                    each["source"],
+                    _profile(each["profile"], results["profile"]),
+                    *pair,
+                )
+                for each in results["published"]
+                for pair in each["figures"].items()
+            ],
+        )
     for bar in results["bars"]:
         verdict = "holds" if bar["holds"] else "MISSED"
-        print(f"bar     {verdict:<7} {bar['name']} {bar['bound']}: {_number(bar['value'], 'share')}")
+        print(f"bar     {verdict:<7} {bar['name']} {bar['bound']}: {number(bar['value'], 'share')}")
     print(f"report  {results['report']}")
     if results["champion"]:
         alias = " (champion)"
-    elif not all(bar["holds"] for bar in results["bars"]):
-        alias = " (not promoted: a bar was missed)"
-    elif not results["bars"]:
-        alias = " (not promoted: the list has no bars)"
+    elif results["fell_short"]:
+        alias = f" (not promoted: {'; '.join(results['fell_short'])})"
     else:
         alias = " (not champion: it was once, and another version has been chosen since)"
     print(f"model   {results['model']} version {results['version']}{alias}")
 
 
-def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Prints a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    printed = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        printed.add_column(column, overflow="fold")
-    for row in rows:
-        printed.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 140).print(printed)
-
-
-def _pair(pair: dict[str, Any], unit: str) -> tuple[str, str, str]:
-    return _number(pair["before"], unit), _number(pair["after"], unit), str(pair["count"])
-
-
-def _number(value: float | None, unit: str) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f} %" if unit == "share" else f"{value:.3f}"
+def _profile(profile: str, own: str) -> str:
+    """Returns a profile's name, marked if it is not the one of the figures beside it."""
+    return profile if profile == own else f"{profile} (not as measured here)"
 
 
 def _gates_path(gates: str) -> Path:

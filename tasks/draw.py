@@ -1,116 +1,202 @@
-"""Generation: the evaluation's pictures, before and after erasing, from the same seeds."""
+"""Generation: the evaluation's pictures in shards, before and after erasing, from the same seeds.
+
+A shard is a few hundred pictures of one set and one artifact. Its address covers what determines its pictures and
+nothing else, so lists that evaluate alike share the untouched model's pictures, and a change of one set leaves the
+others' alone.
+"""
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from prefect import task
 
 from artifacts.hashing import content_hash, file_hash
-from artifacts.tables import IMAGES, PROMPTS, write_table
-from cpe.prompts import EvaluationPrompt
+from artifacts.tables import IMAGES, write_table
+from cpe.evaluation import EvaluationSet, PictureRow
 from tasks.places import Places
 from tasks.prepare import Plan
 from tasks.progress import progress
 from tasks.train import bundle_folder
 
 
-def pictures_address(plan: Plan, bundle: str | None) -> str:
-    """Returns the address of a set of pictures: everything that determines them."""
-    determined_by = {
-        "base": plan.fingerprint,
-        "profile": plan.profile.model_dump(exclude={"batch"}),
-        "prompts": [vars(row) for row in plan.evaluation()],
-        "seeds": plan.concepts.evaluation.seeds,
-        "bundle": bundle,
-    }
-    return content_hash(determined_by)[:24]
+@dataclass(frozen=True)
+class Shard:
+    """Some pictures of one set.
+
+    Attributes:
+        of: the set.
+        rows: what is drawn, in order; the picture of row n is the file `file_name(n)`.
+        address: hash of everything that determines the pictures.
+    """
+
+    of: EvaluationSet
+    rows: list[PictureRow]
+    address: str
+
+    @property
+    def key(self) -> str:
+        """Where the store holds it."""
+        return f"pictures/{self.address}"
+
+
+def file_name(index: int) -> str:
+    """Returns the name of a shard's picture."""
+    return f"{index:06d}.png"
+
+
+def shards(plan: Plan, bundle: str | None) -> Iterator[Shard]:
+    """Yields the evaluation's shards, set by set; `bundle` None is the untouched model."""
+    for each in plan.sets:
+        for rows in each.shards(plan.profile):
+            determined_by = {
+                "base": plan.fingerprint,
+                "drawing": plan.profile.drawing,
+                "pictures": [row.determined_by for row in rows],
+                "bundle": bundle,
+            }
+            yield Shard(each, rows, content_hash(determined_by)[:24])
 
 
 @task(retries=1)
-def draw_pictures(plan: Plan, bundle: str | None) -> str:
-    """Draws every evaluation prompt with every seed and stores the pictures as one artifact.
+def draw_pictures(plan: Plan, bundle: str | None, part: int = 0, parts: int = 1) -> list[str]:
+    """Draws the evaluation's pictures that the store lacks, shard by shard.
 
-    A stopped run goes on where it was: pictures already drawn are kept.
+    A stopped run goes on where it was: whole pictures of the shard in hand are kept, damaged ones drawn again.
 
     Args:
         plan: the list made ready.
         bundle: gates to erase with; None draws the untouched model.
+        part: of the shards, from 0: every `parts`-th one.
+        parts: how many workers share the drawing.
 
     Returns:
-        The pictures' address.
+        The part's addresses, in the order of `shards`.
     """
     places = Places.from_environment()
-    address = pictures_address(plan, bundle)
-    if places.store().has(f"pictures/{address}"):
-        return address
-    folder = places.work / "drawing" / address
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = plan.evaluation()
-    phase = "after" if bundle else "before"
-    _draw_missing(places, plan, bundle, rows, folder, f"drawing {phase}")
-    images = [
-        {
-            "image_id": number,
-            "prompt_id": row.prompt_id,
-            "seed": seed,
-            "phase": phase,
-            "path": f"{number}.png",
-            "profile": plan.profile.name,
-            "base_model": plan.concepts.base_model,
-            "bundle": bundle,
-            "sha256": file_hash(folder / f"{number}.png"),
-        }
-        for number, row, seed in _numbered(plan, rows)
-    ]
-    write_table(folder / "images.parquet", images, IMAGES)
-    write_table(folder / "prompts.parquet", [vars(row) for row in rows], PROMPTS)
-    manifest = {"format": 1, "profile": plan.profile.model_dump(), "bundle": bundle, "base": plan.fingerprint}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    places.store().put(f"pictures/{address}", folder)
-    shutil.rmtree(folder)
-    return address
+    store = places.store()
+    todo = (shard for shard in islice(shards(plan, bundle), part, None, parts) if not store.has(shard.key))
+    first = next(todo, None)
+    if first is not None:
+        total = sum(len(shard.rows) for shard in islice(shards(plan, bundle), part, None, parts))
+        with (
+            artist(places, plan, bundle) as pipe,
+            progress(f"drawing {'after' if bundle else 'before'}", total, "picture") as done,
+        ):
+            for shard in chain([first], todo):
+                draw_shard(places, plan, bundle, shard, pipe, done)
+            done.complete()
+    return [shard.address for shard in islice(shards(plan, bundle), part, None, parts)]
 
 
-def _draw_missing(
-    places: Places, plan: Plan, bundle: str | None, rows: list[EvaluationPrompt], folder: Path, label: str
-) -> None:
+@contextmanager
+def artist(places: Places, plan: Plan, bundle: str | None) -> Iterator[Any]:
+    """Yields the base model's pipeline, with the bundle's gates attached."""
     from cpe.eraser import Eraser
+
+    pipe = places.loaded(plan.concepts.base_model)
+    if bundle is None:
+        yield pipe
+        return
+    with Eraser.load(bundle_folder(places, bundle)).attached(pipe):
+        yield pipe
+
+
+def draw_shard(
+    places: Places, plan: Plan, bundle: str | None, shard: Shard, pipe: Any, done: Callable[[int], Any]
+) -> None:
+    """Draws what is missing of one shard and stores it; two processes never draw the same one at once."""
     from cpe.generation import PictureJob, generate
 
-    jobs = [PictureJob(number, row.prompt, seed) for number, row, seed in _numbered(plan, rows)]
-    missing = [job for job in jobs if not _is_picture(folder / f"{job.picture_id}.png")]
-    if not missing:
-        return
-    pipe = places.loaded(plan.concepts.base_model)
-    erasing: Any = nullcontext()
-    if bundle:
-        erasing = Eraser.load(bundle_folder(places, bundle)).attached(pipe)
-    with erasing, progress(label, len(jobs), "picture", initial=len(jobs) - len(missing)) as done:
-        for job, picture in generate(pipe, missing, plan.profile):
+    folder, record = _unfinished(places, shard)
+    with places.locked(f"pictures-{shard.address}"):
+        if places.store().has(shard.key):
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = _intact(folder, record)
+        jobs = [
+            PictureJob(file_name(index), row.prompt, row.seed, row.guidance_scale, row.negative_prompt)
+            for index, row in enumerate(shard.rows)
+            if file_name(index) not in drawn
+        ]
+        done(len(drawn))
+        for job, picture in generate(pipe, jobs, plan.profile):
             part = folder / f"{job.picture_id}.part"
             picture.save(part, format="PNG")
-            part.replace(folder / f"{job.picture_id}.png")
-            done()
+            drawn[job.picture_id] = file_hash(part)
+            part.replace(folder / job.picture_id)
+            with record.open("a") as file:
+                file.write(_lines({job.picture_id: drawn[job.picture_id]}))
+            done(1)
+        _store_shard(places, plan, bundle, shard, folder, drawn)
+        shutil.rmtree(folder)
+        record.unlink(missing_ok=True)
 
 
-def _numbered(plan: Plan, rows: list[EvaluationPrompt]) -> Iterator[tuple[str, EvaluationPrompt, int]]:
-    """Yields (picture number, prompt row, seed)."""
-    seeds = plan.concepts.evaluation.seeds
-    for index, row in enumerate(rows):
-        for seed in range(seeds):
-            yield f"{index * seeds + seed:06d}", row, seed
+def salvage_shard(places: Places, shard: Shard) -> None:
+    """Takes a damaged shard out of the store and keeps its whole pictures, so that only the others are drawn again."""
+    folder, record = _unfinished(places, shard)
+    with places.locked(f"pictures-{shard.address}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        saved = places.store().salvage(shard.key, folder)
+        record.write_text(_lines({name: sha256 for name, sha256 in saved.items() if name.endswith(".png")}))
 
 
-def _is_picture(path: Path) -> bool:
-    """Whether a whole picture lies there."""
-    try:
-        with Image.open(path) as picture:
-            picture.verify()
-    except (OSError, SyntaxError):
-        return False
-    return True
+def _unfinished(places: Places, shard: Shard) -> tuple[Path, Path]:
+    """Returns the folder of a shard in the making, and the record of its pictures that are whole."""
+    folder = places.work / "drawing" / shard.address
+    return folder, folder.with_suffix(".jsonl")
+
+
+def _intact(folder: Path, record: Path) -> dict[str, str]:
+    """Returns file name and hash of the pictures of an unfinished shard that are whole, and removes all else."""
+    recorded: dict[str, str] = {}
+    if record.is_file():
+        for line in record.read_text().splitlines():
+            try:
+                name, sha256 = json.loads(line)
+            except ValueError:  # cut by a kill; its picture is drawn again
+                continue
+            recorded[name] = sha256
+    intact = {
+        name: sha256
+        for name, sha256 in recorded.items()
+        if (folder / name).is_file() and file_hash(folder / name) == sha256
+    }
+    for path in folder.iterdir():
+        if path.name not in intact:
+            path.unlink()
+    record.write_text(_lines(intact))
+    return intact
+
+
+def _lines(pictures: Mapping[str, str]) -> str:
+    """Returns a record's lines, one a whole picture: its file name and hash."""
+    return "".join(json.dumps([name, sha256]) + "\n" for name, sha256 in pictures.items())
+
+
+def _store_shard(
+    places: Places, plan: Plan, bundle: str | None, shard: Shard, folder: Path, drawn: dict[str, str]
+) -> None:
+    images = [
+        {
+            "path": file_name(index),
+            "prompt": row.prompt,
+            "seed": row.seed,
+            "guidance_scale": row.guidance_scale,
+            "negative_prompt": row.negative_prompt,
+            "base_model": plan.concepts.base_model,
+            "bundle": bundle,
+            "sha256": drawn[file_name(index)],
+        }
+        for index, row in enumerate(shard.rows)
+    ]
+    write_table(folder / "images.parquet", images, IMAGES)
+    manifest = {"format": 2, "drawing": plan.profile.drawing, "bundle": bundle, "base": plan.fingerprint}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    places.store().put(shard.key, folder)

@@ -1,5 +1,6 @@
 """Where things are: work folder, artifact store, tracking server; from the environment."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -22,14 +23,20 @@ class Places:
         work: folder of caches, pictures, reports and results (CPE_WORK, default "work").
         store_url: the artifact store (CPE_STORE, default a folder inside `work`).
         tracking_uri: MLflow's (MLFLOW_TRACKING_URI, default SQLite inside `work`).
+        data: folder of the user's own files: prompts, pictures, detectors' weights (CPE_DATA, default "data").
+        lists_url: where concept lists are: a folder or s3://bucket/prefix (CPE_LISTS, default "lists").
         device: None takes the GPU if there is one (CPE_DEVICE).
+        identity_command: a program that names celebrities (CPE_IDENTITY_COMMAND), see docs/celebrity-detector.md.
         threads: of torch (CPE_THREADS); small models are fastest with one.
     """
 
     work: Path
     store_url: str
     tracking_uri: str
+    data: Path
+    lists_url: str
     device: str | None
+    identity_command: str | None
     threads: int
 
     @classmethod
@@ -47,13 +54,26 @@ class Places:
             work=work,
             store_url=environment.get("CPE_STORE", (work / "store").as_uri()),
             tracking_uri=environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{work / 'mlflow.db'}"),
+            data=Path(environment.get("CPE_DATA", "data")).absolute(),
+            lists_url=environment.get("CPE_LISTS", "lists"),
             device=environment.get("CPE_DEVICE"),
+            identity_command=environment.get("CPE_IDENTITY_COMMAND") or None,
             threads=int(threads),
         )
 
     def store(self) -> Store:
         """Opens the artifact store."""
         return open_store(self.store_url)
+
+    def lists(self) -> Path:
+        """Returns the folder of concept lists; those in S3 are brought up to date first."""
+        if not self.lists_url.startswith("s3://"):
+            return Path(self.lists_url.removeprefix("file://"))
+        from artifacts.list_files import sync_lists
+
+        folder = self.work / "lists" / content_hash(self.lists_url)[:8]
+        with self.locked(f"lists-{folder.name}"):
+            return sync_lists(self.lists_url, folder)
 
     def registry(self) -> Registry:
         """Opens the model registry."""
@@ -80,6 +100,21 @@ class Places:
         parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=parent) as folder:
             yield Path(folder)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Lets one process at a time into the block, among those that share this work folder."""
+        folder = self.work / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by a kill
+            yield
+
+    def device_name(self) -> str:
+        """Returns the device that models run on."""
+        import torch
+
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
     def loaded(self, base_model: str) -> Any:
         """Returns the base model's pipeline on this machine's device, with the threads set."""

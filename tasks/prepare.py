@@ -11,16 +11,17 @@ from pydantic import BaseModel, ConfigDict
 from artifacts.hashing import content_hash
 from cpe.concept_files import load_list
 from cpe.concepts import ConceptList, anchor_names
-from cpe.config import PROFILES, Profile
-from cpe.prompts import EvaluationPrompt, fill, plan_prompts
+from cpe.evaluation import EvaluationSet
+from cpe.evaluation_sets import evaluation_sets
+from cpe.profiles import PROFILES, Profile
+from cpe.prompts import fill
 from tasks.places import Places
 from tasks.progress import progress
 
 if TYPE_CHECKING:
     from cpe.embeddings import EmbeddingCache
 
-ALGORITHM = 2  # raised when training gives other gates from the same settings
-LISTS_FOLDER = Path("lists")
+ALGORITHM = 3  # raised when training gives other gates from the same settings
 
 
 class GatePlan(BaseModel):
@@ -53,17 +54,13 @@ class Plan(BaseModel):
     fingerprint: str
     text_fingerprint: str
     gates: tuple[GatePlan, ...]
+    sets: tuple[EvaluationSet, ...]
     notes: tuple[str, ...]
 
     @property
     def profile(self) -> Profile:
         """How pictures are made."""
         return PROFILES[self.concepts.profile]
-
-    @property
-    def other_domain(self) -> str:
-        """What the list must leave alone within its own pictures: the style of nouns, the noun of styles."""
-        return "style" if self.concepts.domain == "noun" else "noun"
 
     @property
     def bundle_manifest(self) -> dict[str, Any]:
@@ -85,40 +82,42 @@ class Plan(BaseModel):
         """Returns these concepts' gates, in the order of the list."""
         return [gate for gate in self.gates if gate.concept in concepts]
 
-    def evaluation(self) -> list[EvaluationPrompt]:
-        """Returns the prompts pictures are drawn for."""
-        from cpe.embedded.subjects import NOUNS, STYLES
-
-        erased = [gate.concept for gate in self.gates]
-        return plan_prompts(erased, self.concepts.kept, self.concepts.evaluation.templates, nouns=NOUNS, styles=STYLES)
-
 
 def find_list(name: str) -> Path:
-    """Returns the path of a list given by path or by its name in `lists/`."""
+    """Returns the path of a list given by path, or by its name in `lists/` (or where CPE_LISTS points)."""
     path = Path(name)
-    return path if path.suffix in (".yaml", ".yml") else LISTS_FOLDER / f"{name}.yaml"
+    return path if path.suffix in (".yaml", ".yml") else Places.from_environment().lists() / f"{name}.yaml"
 
 
 @task
-def prepare_concepts(concepts: str) -> Plan:
-    """Reads a list, chooses every target's anchors and works out which gates it needs.
+def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
+    """Reads a list, chooses every target's anchors and works out which gates and pictures it needs.
 
     Args:
         concepts: a path, or a name in `lists/`.
+        profile: how pictures are made, in place of the list's own profile.
     """
-    from cpe.models import fingerprint, text_fingerprint
+    from cpe.models import fingerprint, text_fingerprint, unread_names
 
     places = Places.from_environment()
     path = find_list(concepts)
     concept_list = load_list(path)
+    if profile is not None:
+        concept_list = ConceptList.model_validate({**concept_list.model_dump(), "profile": profile})
     _require_recogniser(concept_list)
+    sets, set_notes = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
     pipe = places.loaded(concept_list.base_model)
     mark, text_mark = fingerprint(pipe), text_fingerprint(pipe)
-    notes: list[str] = []
-    rankings = _rankings(concept_list, embedding_cache(places, text_mark), lambda: pipe, notes)
+    notes = list(set_notes)
+    for name, read_as in unread_names(pipe, concept_list.erased_names).items():
+        notes.append(f"The tokenizer reads the target {name!r} as {read_as!r}: check its spelling, or add an alias.")
+    kept = [name for each in sets if each.role == "kept" for name in each.concepts]
+    unseen = kept if concept_list.anchors.protocol == "leak-free" else []
+    rankings = _rankings(concept_list, unseen, embedding_cache(places, text_mark), lambda: pipe, notes)
     gates = []
     for target in concept_list.targets:
-        anchors = anchor_names(concept_list, target.name, rankings[target.name])
+        ranked = rankings[target.name]
+        anchors = anchor_names(concept_list, target.name, ranked, unseen=unseen)
         if not anchors:
             raise ValueError(
                 f"{path}: nothing is left to anchor {target.name!r} once erased and kept names are taken out; "
@@ -130,7 +129,7 @@ def prepare_concepts(concepts: str) -> Plan:
             "algorithm": ALGORITHM,
             "names": names,
             "surrogate": surrogate,
-            "anchors": anchors,
+            "anchors": anchor_names(concept_list, target.name, ranked, unseen=unseen, others=True),
             "templates": concept_list.templates,
             "training": concept_list.training_config.model_dump(),
             "base": mark,
@@ -144,6 +143,7 @@ def prepare_concepts(concepts: str) -> Plan:
         fingerprint=mark,
         text_fingerprint=text_mark,
         gates=tuple(gates),
+        sets=sets,
         notes=tuple(notes),
     )
 
@@ -152,16 +152,13 @@ def _require_recogniser(concept_list: ConceptList) -> None:
     """Refuses what the embedded classifier cannot recognise: it would pass for erased without being seen.
 
     Raises:
-        ValueError: a domain, target or kept name that the classifier does not know.
+        ValueError: a noun or style that the classifier does not know.
     """
     from cpe.embedded.subjects import NOUNS, STYLES
 
     known = {"noun": NOUNS, "style": STYLES}.get(concept_list.domain)
     if known is None:
-        raise ValueError(
-            f"list {concept_list.name!r} is of domain {concept_list.domain!r}, for which there is no recogniser yet; "
-            "pictures can be measured for noun and style"
-        )
+        return
     for name in (*(target.name for target in concept_list.targets), *concept_list.kept):
         if name not in known:
             raise ValueError(
@@ -171,20 +168,24 @@ def _require_recogniser(concept_list: ConceptList) -> None:
 
 
 def _rankings(
-    concept_list: ConceptList, cache: "EmbeddingCache", loaded: Callable[[], Any], notes: list[str]
+    concept_list: ConceptList,
+    unseen: Sequence[str],
+    cache: "EmbeddingCache",
+    loaded: Callable[[], Any],
+    notes: list[str],
 ) -> dict[str, list[str]]:
     """Returns the candidates for each target's anchors, nearest first."""
     pool = list(concept_list.anchors.pool)
     targets = [target.name for target in concept_list.targets]
     if concept_list.anchors.by == "word2vec":
-        return {target: _nearest_words(concept_list, target, notes) for target in targets}
+        return {target: _nearest_words(concept_list, target, unseen, notes) for target in targets}
     from cpe.words.by_text import rank_by_embedding
 
     rows, table = _embedded(cache, [*targets, *pool], loaded)
     return rank_by_embedding({name: table[rows[name]] for name in targets}, {name: table[rows[name]] for name in pool})
 
 
-def _nearest_words(concept_list: ConceptList, target: str, notes: list[str]) -> list[str]:
+def _nearest_words(concept_list: ConceptList, target: str, unseen: Sequence[str], notes: list[str]) -> list[str]:
     """Returns the pool, or the whole vocabulary if there is none, by Word2Vec; notes what has no vector."""
     from cpe.words.neighbors import WordVectors
 
@@ -198,8 +199,8 @@ def _nearest_words(concept_list: ConceptList, target: str, notes: list[str]) -> 
             f"{', '.join(phrase.found)}{missing}."
         )
     if not anchors.pool:
-        left_out = [*concept_list.erased_names, *concept_list.kept]
-        return [found.name for found in vectors.neighbors(target, anchors.neighbors, exclude=left_out)]
+        most = anchors.neighbors + len(anchors.general) + len(concept_list.erased_names)  # some of them will not serve
+        return [found.name for found in vectors.neighbors(target, most, exclude=unseen)]
     ranking = vectors.rank(target, list(anchors.pool))
     if ranking.unknown:
         notes.append(f"No word vector, so no anchor of {target!r}: {', '.join(ranking.unknown)}.")

@@ -12,6 +12,7 @@ from prefect.context import TaskRunContext
 from tqdm import tqdm
 
 UPDATE_EVERY_S = 5.0
+TERMINAL_EVERY_S, LOG_EVERY_S = 0.5, 15.0
 
 
 class Progress:
@@ -29,6 +30,10 @@ class Progress:
             self._updated = time.monotonic()
             update_progress_artifact(self._artifact, progress=100.0 * self._bar.n / max(1, self._total))
 
+    def complete(self) -> None:
+        """Counts what was there already, so that the bar ends full."""
+        self(self._total - int(self._bar.n))
+
     def finish(self) -> None:
         """Closes the bar and brings the artifact up to date."""
         self._bar.close()
@@ -39,7 +44,8 @@ class Progress:
 @contextmanager
 def progress(label: str, total: int, unit: str, **options: Any) -> Iterator[Progress]:
     """Yields a `Progress` over so many units of work."""
-    bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, mininterval=0.5, **options)
+    every_s = TERMINAL_EVERY_S if sys.stderr.isatty() else LOG_EVERY_S
+    bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, mininterval=every_s, **options)
     artifact = create_progress_artifact(progress=0.0, description=label) if TaskRunContext.get() else None
     shown = Progress(bar, total, artifact if isinstance(artifact, UUID) else None)
     try:

@@ -1,6 +1,8 @@
 """Results, registration and promotion of a bundle."""
 
+import getpass
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -8,83 +10,12 @@ from typing import Any
 
 from prefect import task
 
-from artifacts.report_input import Bar
-from artifacts.tables import SCORES, read_table
+from tasks.figures import Scores, accuracy_metric, as_results, figures, judge
 from tasks.places import Places
 from tasks.prepare import Plan
+from tasks.promotion import verdict
 from tasks.show import show_results
 from tasks.train import bundle_folder
-
-
-class Scores:
-    """A run's scores, found by what they measure."""
-
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self.rows = rows
-        self._found = {(r["metric"], r["phase"], r["role"], r["group"]): r for r in rows}
-
-    @classmethod
-    def of(cls, places: Places, address: str) -> "Scores":
-        """Reads stored scores."""
-        return cls(read_table(places.fetched(f"scores/{address}") / "scores.parquet", SCORES))
-
-    def row(self, metric: str, phase: str, role: str, group: str = "all") -> dict[str, Any] | None:
-        """Returns one score's row, or None if it was not measured."""
-        return self._found.get((metric, phase, role, group))
-
-    def value(self, metric: str, phase: str, role: str, group: str = "all") -> float | None:
-        """Returns one score's value, or None if it was not measured."""
-        row = self.row(metric, phase, role, group)
-        return None if row is None else row["value"]
-
-    def pair(self, metric: str, role: str) -> dict[str, Any]:
-        """Returns a score before and after, with its count."""
-        after = self.row(metric, "after", role)
-        count = 0 if after is None else after["count"]
-        return {
-            "before": self.value(metric, "before", role),
-            "after": self.value(metric, "after", role),
-            "count": count,
-        }
-
-    def kept_ratio(self, metric: str, role: str = "kept") -> float | None:
-        """Returns what is left of a score, as a share of what it was."""
-        before, after = self.value(metric, "before", role), self.value(metric, "after", role)
-        return None if not before or after is None else after / before
-
-
-def judge(plan: Plan, scores: Scores) -> list[Bar]:
-    """Returns the list's quality bars with what was measured."""
-    domain, bars = plan.concepts.domain, plan.concepts.bars
-    other = plan.other_domain
-    asked = [
-        (
-            "accuracy on erased concepts",
-            bars.erased_accuracy_at_most,
-            scores.value(f"{domain}_accuracy", "after", "erased"),
-            False,
-        ),
-        (
-            "accuracy on kept concepts, of what it was",
-            bars.kept_ratio_at_least,
-            scores.kept_ratio(f"{domain}_accuracy"),
-            True,
-        ),
-        ("H0", bars.h0_at_least, scores.value("h0", "after", "all"), True),
-        (
-            f"{other} accuracy on all prompts, of what it was",
-            bars.other_ratio_at_least,
-            scores.kept_ratio(f"{other}_accuracy", "all"),
-            True,
-        ),
-    ]
-    judged = []
-    for name, bound, value, at_least in asked:
-        if bound is not None:
-            holds = value is not None and (value >= bound if at_least else value <= bound)
-            words = f"at {'least' if at_least else 'most'} {100 * bound:.1f} %"
-            judged.append(Bar(name, words, value, holds))
-    return judged
 
 
 @dataclass(frozen=True)
@@ -116,12 +47,11 @@ def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mappi
     if existing is not None:
         found = registry.resolve(f"{model}/{existing}")
         return Registered(model, existing, found.run_id, "champion" in found.aliases, "promoted_at" in found.tags)
-    domain = plan.concepts.domain
+    main = accuracy_metric(plan)
     metrics = {
         f"{row['metric']}_{row['role']}_{row['phase']}": row["value"] for row in scores.rows if row["group"] == "all"
     }
     metrics |= {f"seconds_{stage}": value for stage, value in seconds.items()}
-    short = [bar.name for bar in judge(plan, scores) if not bar.holds]
     tags = {
         "bundle": bundle,
         "scores": scores_address,
@@ -129,10 +59,11 @@ def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mappi
         "list_hash": plan.concepts.content_hash,
         "base_model": plan.concepts.base_model,
         "profile": plan.profile.name,
-        "erased_accuracy": _tag(scores.value(f"{domain}_accuracy", "after", "erased")),
-        "kept_accuracy": _tag(scores.value(f"{domain}_accuracy", "after", "kept")),
+        "erased_accuracy": _tag(scores.value(main, "after", "erased")),
+        "kept_accuracy": _tag(scores.value(main, "after", "kept")),
         "h0": _tag(scores.value("h0", "after", "all")),
-        "fell_short": "; ".join(short) or "nothing",
+        "fell_short": "; ".join(verdict(plan, scores).short) or "nothing",
+        "made_by": made_by(),
     }
     run_id = registry.record_run(
         f"erase-{plan.concepts.name}",
@@ -154,17 +85,21 @@ def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mappi
 
 @task(retries=2, retry_delay_seconds=2)
 def promote_if_good(plan: Plan, registered: Registered, scores_address: str) -> bool:
-    """Makes a new version champion if every bar of its list holds; returns whether it is champion now.
+    """Makes a new version champion if nothing speaks against it; returns whether it is champion now.
 
     A version that was champion before is left as it is: if somebody rolled back, running again does not undo it.
     """
     places = Places.from_environment()
-    bars = judge(plan, Scores.of(places, scores_address))
-    if registered.decided or not bars or not all(bar.holds for bar in bars):
+    judged = verdict(plan, Scores.of(places, scores_address))
+    if registered.decided or judged.short:
         return registered.champion
-    reason = "; ".join(f"{bar.name} {100 * (bar.value or 0):.1f} % ({bar.bound})" for bar in bars)
-    places.registry().promote(registered.model, registered.version, reason=reason)
+    places.registry().promote(registered.model, registered.version, reason="; ".join(judged.evidence))
     return True
+
+
+def made_by() -> str:
+    """Returns user and machine, for people who ask who did this."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _tag(value: float | None) -> str:
@@ -189,27 +124,26 @@ def save_results(
     """Writes a run's figures into the work folder, where `cpe results` finds them, and returns them."""
     places = Places.from_environment()
     scores = Scores.of(places, scores_address)
-    domain, other = plan.concepts.domain, plan.other_domain
+    main = accuracy_metric(plan)
     count = sum(len(group) for group in trained)
     results: dict[str, Any] = {
         "list": plan.concepts.name,
         "base_model": plan.concepts.base_model,
         "profile": plan.profile.name,
-        "domain": domain,
-        "other_domain": other,
-        "erased": scores.pair(f"{domain}_accuracy", "erased"),
-        "kept": scores.pair(f"{domain}_accuracy", "kept"),
-        f"{other}": {role: scores.pair(f"{other}_accuracy", role) for role in ("erased", "kept", "all")},
+        "domain": plan.concepts.domain,
+        "erased": scores.pair(main, "erased"),
+        "kept": scores.pair(main, "kept"),
         "h0": scores.value("h0", "after", "all"),
-        "clip_score_points": {role: scores.pair("clip_score", role) for role in ("erased", "kept")},
-        "fid_embedded_kept": scores.value("fid_embedded", "after", "kept"),
-        "kid_embedded_kept": scores.value("kid_embedded", "after", "kept"),
+        "figures": [as_results(figure) for figure in figures(plan, scores)],
+        "published": [each.model_dump() for each in plan.concepts.published],
+        "holes": holes_of(places, scores_address),
         "gates": {"trained": count, "reused": len(plan.gates) - count},
         "bars": [asdict(bar) for bar in judge(plan, scores)],
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "model": registered.model,
         "version": registered.version,
         "champion": champion,
+        "fell_short": [] if champion or registered.decided else list(verdict(plan, scores).short),
         "report": report,
         "finished_at": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
@@ -220,6 +154,11 @@ def save_results(
     path.with_suffix(".part").replace(path)
     show_results(results)
     return results
+
+
+def holes_of(places: Places, scores_address: str) -> list[str]:
+    """Returns what could not be measured, and what it would take."""
+    return json.loads((places.fetched(f"scores/{scores_address}") / "detail.json").read_text())["holes"]
 
 
 def latest_results(places: Places, name: str | None = None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The report of a run: gathers what is stored and writes one HTML file."""
 
+import io
 import json
 import shlex
 from collections import Counter
@@ -9,20 +10,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from PIL import Image, ImageFilter
 from prefect import task
 
 from artifacts import report_input as page
 from artifacts.report import render_report
-from artifacts.tables import IMAGES, read_table
-from tasks.measure import EMBEDDED_FEATURES
+from artifacts.tables import PICTURES, iter_rows
+from tasks.figures import Scores, accuracy_metric, figures, judge
 from tasks.places import Places
 from tasks.prepare import Plan
-from tasks.publish import Registered, Scores, judge
+from tasks.publish import Registered
 from tasks.show import show_report
 
 GRID_SEEDS = 3
-GRID_ROWS_KEPT = 12
-HEAT_PROMPTS_KEPT = 6
+GRID_ROWS = {"erased": 24, "kept": 12}
+GRID_PIXELS = 128
+HEAT_PROMPTS = 24
+LOSS_CONCEPTS = 24
 PACKAGES = ("torch", "diffusers", "transformers", "prefect", "mlflow")
 
 
@@ -31,7 +35,6 @@ def write_report(
     plan: Plan,
     registered: Registered,
     champion: bool,
-    pictures: Mapping[str, str],
     scores_address: str,
     seconds: Mapping[str, float],
     trained: list[list[str]],
@@ -43,105 +46,68 @@ def write_report(
     if path.exists():
         return str(path)  # the report of the run that made this version stays
     scores = Scores.of(places, scores_address)
-    detail = json.loads((places.fetched(f"scores/{scores_address}") / "detail.json").read_text())
-    folders = {phase: places.fetched(f"pictures/{address}") for phase, address in pictures.items()}
-    rows = read_table(folders["before"] / "images.parquet", IMAGES)
-    prompts = {row.prompt_id: row for row in plan.evaluation()}
-    rows = [{**vars(prompts[row["prompt_id"]]), **row} for row in rows]
+    stored = places.fetched(f"scores/{scores_address}")
+    detail = json.loads((stored / "detail.json").read_text())
     manifests = {
         gate.concept: json.loads((places.fetched(f"gates/{gate.address}") / "manifest.json").read_text())
         for gate in plan.gates
     }
-    concepts = ", ".join(gate.concept for gate in plan.gates)
-    grids = _grids(rows, folders, plan)
+    grids = [grid for role in ("erased", "kept") if (grid := _grid(places, plan, stored, role)).rows]
     html = render_report(
         page.Report(
-            title=f"Erased from {plan.concepts.base_model}: {concepts}",
+            title=f"Erased from {plan.concepts.base_model}: {_names_of(plan)}",
             list_name=plan.concepts.name,
             base_model=plan.concepts.base_model,
             profile=plan.profile.name,
-            settings=plan.profile.model_dump(),
+            settings=plan.profile.drawing | {"guidance_scale": plan.profile.guidance_scale},
             created_at=datetime.now(UTC),
             bundle=plan.bundle,
             model=registered.model,
             version=str(registered.version),
             promoted=champion,
             bars=judge(plan, scores),
-            summary=_summary(plan, scores),
-            concepts=_concept_rows(plan, scores, rows, detail),
-            styles=_style_rows(plan, scores),
+            summary=[*figures(plan, scores), *_openness(scores)],
+            concepts=_concept_rows(plan, scores, stored),
+            styles=_style_rows(scores),
             grids=grids,
-            heat_maps=_heat_maps(plan, detail["openness"]),
-            losses=_losses(manifests),
+            heat_maps=_heat_maps(detail["openness"]),
+            losses=_losses(dict(list(manifests.items())[:LOSS_CONCEPTS])),
             seconds=seconds,
-            repeat=_repeat(plan, registered, pictures, scores_address),
-            notes=_notes(plan, scores, sum(len(group) for group in trained)),
+            repeat=_repeat(plan, registered, scores_address),
+            notes=[*detail["holes"], *_notes(plan, scores, sum(len(group) for group in trained))],
+            published=[page.Published(each.source, each.profile, each.figures) for each in plan.concepts.published],
         )
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".part").write_text(html)
     path.with_suffix(".part").replace(path)
     places.registry().attach(registered.run_id, {"report": path})
-    erased = [row for row in grids[0].rows if row.before]
+    erased = [row for grid in grids[:1] for row in grid.rows if row.before]
     show_report(plan.concepts.name, path, [row.before[0] for row in erased], [row.after[0] for row in erased])
     return str(path)
 
 
-def _change(scores: Scores, metric: str, role: str, group: str = "all") -> page.Change:
-    after = scores.row(metric, "after", role, group) or {}
-    return page.Change(
-        scores.value(metric, "before", role, group),
-        after.get("value"),
-        after.get("low"),
-        after.get("high"),
-        after.get("count", 0),
-    )
+def _names_of(plan: Plan) -> str:
+    names = [gate.concept for gate in plan.gates]
+    return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:10])} and {len(names) - 10} more"
 
 
-def _summary(plan: Plan, scores: Scores) -> list[page.Figure]:
-    domain, other = plan.concepts.domain, plan.other_domain
-    return [
-        page.Figure("Accuracy on erased concepts", _change(scores, f"{domain}_accuracy", "erased"), answers="erased"),
-        page.Figure(
-            "Accuracy on kept concepts", _change(scores, f"{domain}_accuracy", "kept"), better="higher", answers="kept"
-        ),
-        page.Figure("H0", _change(scores, "h0", "all"), better="higher"),
-        page.Figure(
-            f"{other.capitalize()} accuracy on kept concepts",
-            _change(scores, f"{other}_accuracy", "kept"),
-            better="higher",
-        ),
-        page.Figure(
-            f"{other.capitalize()} accuracy on erased concepts",
-            _change(scores, f"{other}_accuracy", "erased"),
-            better="higher",
-        ),
-        page.Figure("CLIP score on erased concepts (embedded CLIP)", _change(scores, "clip_score", "erased"), "points"),
-        page.Figure(
-            "CLIP score on kept concepts (embedded CLIP)", _change(scores, "clip_score", "kept"), "points", "higher"
-        ),
-        page.Figure(
-            "Openness of an erased concept's own gate, over concepts",
-            _change(scores, "gate_openness", "erased"),
-            better="higher",
-        ),
-        page.Figure(
-            "Openness of the widest gate at a kept concept, over concepts", _change(scores, "gate_openness", "kept")
-        ),
-        page.Figure(
-            f"FID of kept, before to after, {EMBEDDED_FEATURES}", _change(scores, "fid_embedded", "kept"), "distance"
-        ),
-        page.Figure(
-            f"KID of kept, before to after, {EMBEDDED_FEATURES}", _change(scores, "kid_embedded", "kept"), "distance"
-        ),
+def _openness(scores: Scores) -> list[page.Figure]:
+    own = scores.change("gate_openness", "erased")
+    widest = scores.change("gate_openness", "kept")
+    shown = [
+        page.Figure("Openness of an erased concept's own gate, over concepts", own, better="higher"),
+        page.Figure("Openness of the widest gate at a kept concept, over concepts", widest),
     ]
+    return [figure for figure in shown if figure.change.after is not None]
 
 
-def _concept_rows(
-    plan: Plan, scores: Scores, rows: list[dict[str, Any]], detail: dict[str, Any]
-) -> list[page.ConceptRow]:
-    domain = plan.concepts.domain
-    recognised = detail["recognised"]["after"][domain]
+def _concept_rows(plan: Plan, scores: Scores, stored: Path) -> list[page.ConceptRow]:
+    others: dict[str, Counter[str]] = {}
+    for row in iter_rows(stored / "pictures.parquet", PICTURES):
+        seen, concept = row["recognised"], row["concept"]
+        if row["phase"] == "after" and row["set"] in GRID_ROWS and seen is not None and seen != concept:
+            others.setdefault(concept, Counter())[seen] += 1
     made = []
     named: list[tuple[page.Role, list[str]]] = [
         ("erased", [gate.concept for gate in plan.gates]),
@@ -149,65 +115,76 @@ def _concept_rows(
     ]
     for role, names in named:
         for name in names:
-            others = Counter(
-                seen for seen, row in zip(recognised, rows, strict=True) if row["concept"] == name and seen != name
-            )
-            most = others.most_common(1)[0][0] if others else None
-            made.append(page.ConceptRow(name, role, _change(scores, f"{domain}_accuracy", role, name), most))
+            change = scores.change(accuracy_metric(plan), role, name)
+            if change.after is not None:
+                most = others[name].most_common(1)[0][0] if name in others else None
+                made.append(page.ConceptRow(name, role, change, most))
     return made
 
 
-def _style_rows(plan: Plan, scores: Scores) -> list[page.StyleRow]:
-    other = plan.other_domain
-    if other != "style":
-        return []
+def _style_rows(scores: Scores) -> list[page.StyleRow]:
     groups = dict.fromkeys(
         row["group"] for row in scores.rows if row["metric"] == "style_accuracy" and row["group"].startswith("style ")
     )
     return [
         page.StyleRow(
             group.removeprefix("style "),
-            _change(scores, "noun_accuracy", "kept", group),
-            _change(scores, "style_accuracy", "kept", group),
+            scores.change("noun_accuracy", "kept", group),
+            scores.change("style_accuracy", "kept", group),
         )
         for group in groups
     ]
 
 
-def _grids(rows: list[dict[str, Any]], folders: Mapping[str, Path], plan: Plan) -> list[page.Grid]:
-    seeds = min(GRID_SEEDS, plan.concepts.evaluation.seeds)
-    by_prompt: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_prompt.setdefault(row["prompt_id"], []).append(row)
-    templates = len(plan.concepts.evaluation.templates)
-    grids = []
-    for role, title in (("erased", "Erased"), ("kept", "Kept")):
-        concepts = [gate.concept for gate in plan.gates] if role == "erased" else plan.concepts.kept
-        shown = concepts if role == "erased" else concepts[:GRID_ROWS_KEPT]
-        grid_rows = []
-        for index, concept in enumerate(shown):
-            wanted = index % templates
-            drawn = next(
-                group
-                for group in by_prompt.values()
-                if group[0]["concept"] == concept and group[0]["template"] == wanted
-            )[:seeds]
-            pictures = {
-                phase: [(folder / row["path"]).read_bytes() for row in drawn] for phase, folder in folders.items()
-            }
-            grid_rows.append(page.GridRow(concept, drawn[0]["prompt"], pictures["before"], pictures["after"]))
-        note = "The same prompts and seeds before and after."
-        if len(shown) < len(concepts):
-            note += f" The first {len(shown)} of {len(concepts)} kept concepts are shown; all are measured."
-        grids.append(page.Grid(title, [f"seed {seed}" for seed in range(seeds)], grid_rows, note))
-    return grids
+def _grid(places: Places, plan: Plan, stored: Path, role: str) -> page.Grid:
+    """Returns some concepts' pictures before and after; each concept shows another template."""
+    concepts = [gate.concept for gate in plan.gates] if role == "erased" else list(plan.concepts.kept)
+    shown = concepts[: GRID_ROWS[role]]
+    template_of = {name: index % len(plan.concepts.evaluation.templates) for index, name in enumerate(shown)}
+    drawn: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in shown}
+    for row in iter_rows(stored / "pictures.parquet", PICTURES):
+        if row["set"] == role and template_of.get(row["concept"]) == row["template"]:
+            found = drawn[row["concept"]].setdefault(row["phase"], [])
+            if len(found) < GRID_SEEDS:
+                found.append(row)
+    grid_rows = []
+    for concept, phases in drawn.items():
+        pictures = {
+            phase: [_thumbnail(places.fetched(f"pictures/{row['shard']}") / row["path"], plan) for row in rows]
+            for phase, rows in phases.items()
+        }
+        grid_rows.append(page.GridRow(concept, phases["before"][0]["prompt"], pictures["before"], pictures["after"]))
+    first = next(iter(drawn.values()), {"before": []})["before"]
+    note = "The same prompts and seeds before and after."
+    if len(shown) < len(concepts):
+        note += f" The first {len(shown)} of {len(concepts)} {role} concepts are shown; all are measured."
+    if plan.concepts.domain == "explicit":
+        note += " Pictures are blurred."
+    return page.Grid(role.capitalize(), [f"seed {row['seed']}" for row in first], grid_rows, note)
 
 
-def _heat_maps(plan: Plan, openness: list[dict[str, Any]]) -> list[page.HeatMap]:
-    erased = [row for row in openness if row["role"] == "erased"]
-    kept = [row for row in openness if row["role"] == "kept"][:HEAT_PROMPTS_KEPT]
-    rows = [page.HeatPrompt(row["prompt"], row["tokens"], row["openness"]) for row in erased + kept]
-    return [page.HeatMap(openness[0]["gates"], rows)] if rows else []
+def _thumbnail(path: Path, plan: Plan) -> bytes:
+    """Returns a picture as PNG bytes, made smaller where it is large, and blurred where it may be explicit."""
+    with Image.open(path) as opened:
+        if max(opened.size) <= GRID_PIXELS and plan.concepts.domain != "explicit":
+            return path.read_bytes()
+        picture = opened.convert("RGB")
+    picture.thumbnail((GRID_PIXELS, GRID_PIXELS))
+    if plan.concepts.domain == "explicit":
+        picture = picture.filter(ImageFilter.GaussianBlur(picture.width / 10))
+    packed = io.BytesIO()
+    picture.save(packed, format="PNG")
+    return packed.getvalue()
+
+
+def _heat_maps(openness: list[dict[str, Any]]) -> list[page.HeatMap]:
+    erased = [row for row in openness if row["role"] == "erased"][:HEAT_PROMPTS]
+    kept = [row for row in openness if row["role"] == "kept"][: HEAT_PROMPTS // 4]
+    if not openness:
+        return []
+    gates = openness[0]["gates"][:HEAT_PROMPTS]
+    rows = [page.HeatPrompt(row["prompt"], row["tokens"], row["openness"][: len(gates)]) for row in erased + kept]
+    return [page.HeatMap(gates, rows)]
 
 
 def _losses(manifests: Mapping[str, dict[str, Any]]) -> list[page.LossCurve]:
@@ -226,7 +203,7 @@ def _losses(manifests: Mapping[str, dict[str, Any]]) -> list[page.LossCurve]:
     return curves
 
 
-def _repeat(plan: Plan, registered: Registered, pictures: Mapping[str, str], scores: str) -> dict[str, Any]:
+def _repeat(plan: Plan, registered: Registered, scores: str) -> dict[str, Any]:
     return {
         "command": f"cpe erase {shlex.quote(plan.source)}",
         "list": plan.concepts.model_dump(mode="json"),
@@ -236,7 +213,6 @@ def _repeat(plan: Plan, registered: Registered, pictures: Mapping[str, str], sco
         "base model fingerprint": plan.fingerprint,
         "gates": {gate.concept: gate.address for gate in plan.gates},
         "bundle": plan.bundle,
-        "pictures": dict(pictures),
         "scores": scores,
         "run": registered.run_id,
         "packages": {name: version(name) for name in PACKAGES},
@@ -246,11 +222,11 @@ def _repeat(plan: Plan, registered: Registered, pictures: Mapping[str, str], sco
 def _notes(plan: Plan, scores: Scores, trained: int) -> list[str]:
     reused = len(plan.gates) - trained
     notes = [f"{trained} of {len(plan.gates)} gates were trained in this run, {reused} were in the store already."]
-    if scores.value("fid_embedded", "after", "kept") is not None:
+    if "fid_embedded" in scores.metrics:
         notes.append(
             "FID and KID compare the kept pictures before and after erasing, over the embedded classifier's 128 "
             "features; they are not comparable with figures over Inception features."
         )
-    if plan.concepts.anchors.exclude_kept:
+    if plan.concepts.anchors.protocol == "leak-free" and plan.concepts.kept:
         notes.append("Kept concepts were never anchors: training did not see what the evaluation keeps.")
     return [*notes, *plan.notes]

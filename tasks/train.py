@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,26 +27,48 @@ def missing_gates(plan: Plan) -> list[GatePlan]:
 
 
 @task
-def plan_training(plan: Plan) -> list[list[str]]:
-    """Returns the concepts still to be trained, in groups that train as one batch."""
+def plan_training(plan: Plan, part: int = 0, parts: int = 1) -> list[list[str]]:
+    """Returns the concepts still to be trained, in groups that train as one batch.
+
+    Args:
+        plan: the list made ready.
+        part: of the list's gates, from 0: every `parts`-th one.
+        parts: how many workers share the training.
+    """
     from cpe.models import chunks
 
+    mine = {gate.concept for gate in plan.gates[part::parts]}
     by_names: dict[int, list[str]] = {}  # gates that train together need the same number of prompts
     for gate in missing_gates(plan):
-        by_names.setdefault(len(gate.names), []).append(gate.concept)
+        if gate.concept in mine:
+            by_names.setdefault(len(gate.names), []).append(gate.concept)
     return [list(group) for alike in by_names.values() for group in chunks(alike, GATES_AT_ONCE)]
 
 
 @task(retries=1)
 def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
-    """Trains gates stage by stage, stores each, and returns their addresses."""
+    """Trains gates stage by stage, stores each, and returns their addresses.
+
+    Of several runs that are given the same gate one trains it; the others wait and find it in the store.
+    """
+    places = Places.from_environment()
+    chosen = plan.gates_of(concepts)
+    with ExitStack() as held:
+        for address in sorted(gate.address for gate in chosen):  # in one order, so that nobody waits in a circle
+            held.enter_context(places.locked(f"gate-{address}"))
+        store = places.store()
+        missing = [gate for gate in chosen if not store.has(f"gates/{gate.address}")]
+        if missing:
+            _train(places, plan, missing)
+    return [gate.address for gate in chosen]
+
+
+def _train(places: Places, plan: Plan, chosen: Sequence[GatePlan]) -> None:
     from cpe.checkpoint import CheckpointError
     from cpe.projections import BaseProjections
     from cpe.training import steps_in_all, train
 
-    places = Places.from_environment()
     config = plan.concepts.training_config
-    chosen = plan.gates_of(concepts)
     rows, table = load_embeddings(places, plan, chosen)
     pipe = places.loaded(plan.concepts.base_model)
     base = BaseProjections.of(pipe.unet, tokens=table.shape[1], device=pipe.device, cache=places.work / "bases")
@@ -70,7 +93,6 @@ def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
     for index, gate in enumerate(chosen):
         _store_gate(places, plan, gate, trained.gates[index : index + 1], base.names, trained.curves[index])
     checkpoint.unlink(missing_ok=True)
-    return [gate.address for gate in chosen]
 
 
 def _texts(plan: Plan, gates: Sequence[GatePlan], rows: dict[str, int], table: Any, device: Any) -> list[Any]:

@@ -69,7 +69,7 @@ def test_a_list_is_read_with_its_defaults(tmp_path: Path) -> None:
     assert concept_list.model_name == "cpe-animals-1"
     assert concept_list.erased_names == ("tiger", "rose", "red rose")
     assert concept_list.anchors.by == "text-encoder"
-    assert concept_list.anchors.exclude_kept
+    assert concept_list.anchors.protocol == "leak-free"
     assert concept_list.bars.h0_at_least is None
     changed = training_config("celebrity", {"stages": 2, "gate": {"gate_rank": 8}})
     assert concept_list.training_config == changed
@@ -282,18 +282,28 @@ def test_normalising_twice_changes_nothing(name: str) -> None:
 def test_anchors_are_general_words_and_the_nearest_names_that_may_serve() -> None:
     concept_list = parse_list(LIST)
     ranked = ["tiger", "Red Rose", "leopard", "CAT", "object", "house", "Leopard", "bear", "fox", "wolf"]
-    assert anchor_names(concept_list, "tiger", ranked) == ("house", "plant", "leopard", "bear", "fox")
-    assert anchor_names(concept_list, "rose", ranked) == ("house", "leopard", "object", "bear")
-    keeping = parse_list(LIST.replace("  neighbors: 3", "  neighbors: 3\n  exclude_kept: false"))
-    assert anchor_names(keeping, "tiger", ranked) == ("house", "plant", "lion", "leopard", "CAT", "bear")
+    kept = concept_list.kept
+    assert anchor_names(concept_list, "tiger", ranked, unseen=kept) == ("house", "plant", "leopard", "bear", "fox")
+    assert anchor_names(concept_list, "rose", ranked, unseen=kept) == ("house", "leopard", "object", "bear")
+    assert anchor_names(concept_list, "tiger", ranked) == ("house", "plant", "lion", "leopard", "CAT", "bear")
     with pytest.raises(LookupError, match="erases no 'bear'"):
         anchor_names(concept_list, "bear", ranked)
+
+
+def test_what_a_gate_is_known_by_does_not_depend_on_the_other_targets() -> None:
+    ranked = ["leopard", "rose", "bear", "wolf", "owl", "fox"]
+    alone = parse_list(LIST.replace("name: rose", "name: violet").replace("red rose", "blue violet"))
+    both = parse_list(LIST)
+    known_by = anchor_names(both, "tiger", ranked, others=True)
+    assert "rose" in known_by
+    assert known_by == anchor_names(alone, "tiger", ranked, others=True)
+    assert anchor_names(both, "tiger", ranked) != anchor_names(alone, "tiger", ranked), "training leaves rose out"
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["Tiger", "ti-ger", "rosé", "object", "cat", "LION", "fox", "Fox", "bear", "", "owl"])))
 def test_no_erased_kept_or_repeated_name_is_an_anchor(ranked: list[str]) -> None:
-    names = [normalise(name) for name in anchor_names(parse_list(LIST), "tiger", ranked)]
+    names = [normalise(name) for name in anchor_names(parse_list(LIST), "tiger", ranked, unseen=("cat", "LION"))]
     assert not {"tiger", "rose", "red rose", "object", "cat", "lion"}.intersection(names)
     assert len(set(names)) == len(names)
     assert len(names) <= 2 + 3

@@ -34,6 +34,7 @@ def prefect(tmp_path):
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "CPE_WORK": str(tmp_path / "work"),
         "DO_NOT_TRACK": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
     }
     log = (tmp_path / "server.log").open("w")
     command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -54,6 +55,7 @@ def prefect(tmp_path):
             assert done.returncode == 0, done.stdout + done.stderr
             return done.stdout + done.stderr
 
+        run.environment = environment
         yield run
     finally:
         server.send_signal(signal.SIGINT)

@@ -1,10 +1,12 @@
 """The main job, small: list to registered gates on the embedded model, with real Prefect, MLflow and store."""
 
 import errno
+import io
 import json
 import os
 import re
 import resource
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,14 +15,15 @@ import yaml
 from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
-import tasks.measure as measuring
 from artifacts.registry import Registry
-from artifacts.tables import IMAGES, SCORES, read_table
+from artifacts.tables import IMAGES, PICTURES, SCORES, read_table
+from cpe.embedded.pixels import to_tensor
 from cpe.eraser import Eraser
 from cpe.models import encode_prompts, load_pipeline
 from flows.cli import app
 from flows.erase_and_evaluate import erase_and_evaluate
-from tasks.draw import draw_pictures
+from tasks.draw import draw_pictures, shards
+from tasks.observe import open_observers, pictures_folder, read_picture
 from tasks.places import Places
 from tasks.prepare import prepare_concepts
 
@@ -76,7 +79,7 @@ def test_concepts_were_there_are_gone_and_others_stay(workplace):
     assert results["erased"]["count"] == 2 * 2 * 2
     assert results["kept"]["after"] >= 0.75 * results["kept"]["before"]
     assert results["gates"] == {"trained": 2, "reused": 0}
-    assert set(results["seconds"]) >= {"prepare", "encode", "train", "draw before", "draw after", "measure"}
+    assert set(results["seconds"]) >= {"prepare", "train", "draw before", "draw after", "measure"}
 
 
 def test_the_bundle_is_registered_with_its_scores_and_its_gates_erase(workplace):
@@ -98,13 +101,23 @@ def test_tables_join_by_row_and_every_picture_is_there(workplace):
     work, path, _ = workplace
     plan = prepare_concepts.fn(str(path))
     for bundle in (None, plan.bundle):
-        address = draw_pictures.fn(plan, bundle)
-        folder = Places.from_environment().fetched(f"pictures/{address}")
-        rows = read_table(folder / "images.parquet", IMAGES)
+        rows = []
+        for address in draw_pictures.fn(plan, bundle):
+            folder = Places.from_environment().fetched(f"pictures/{address}")
+            drawn = read_table(folder / "images.parquet", IMAGES)
+            assert all((folder / row["path"]).exists() for row in drawn)
+            rows += drawn
         assert len(rows) == 4 * 2 * 2
-        assert all((folder / row["path"]).exists() for row in rows)
         assert {row["bundle"] for row in rows} == {bundle}
     scores = next((work / "fetched").glob("*/scores/*/scores.parquet"))
+    seen = read_table(scores.with_name("pictures.parquet"), PICTURES)
+    assert len(seen) == 2 * 4 * 2 * 2
+    for row in seen:
+        assert (work / "store" / "pictures" / row["shard"]).is_dir()
+        assert row["bundle"] == (plan.bundle if row["phase"] == "after" else None)
+    right = [row["recognised"] == row["concept"] for row in seen if (row["phase"], row["set"]) == ("before", "erased")]
+    stored = {(r["metric"], r["phase"], r["role"], r["group"]): r["value"] for r in read_table(scores, SCORES)}
+    assert stored["noun_accuracy", "before", "erased", "all"] == sum(right) / len(right)
     metrics = {row["metric"] for row in read_table(scores, SCORES)}
     assert metrics >= {
         "noun_accuracy", "style_accuracy", "h0", "clip_score", "fid_embedded", "kid_embedded", "gate_openness",
@@ -144,6 +157,13 @@ def test_adding_a_concept_trains_its_gate_alone(workplace):
     new = prepare_concepts.fn(str(more))
     assert [gate.address for gate in new.gates[:2]] == [gate.address for gate in old.gates]
     assert new.bundle != old.bundle
+    anchor = next(name for name in old.gates[0].anchors if name in LIST["anchors"]["pool"])
+    more.write_text(yaml.safe_dump({**LIST, "targets": ["rose", "pizza", anchor]}))
+    erasing_an_anchor = prepare_concepts.fn(str(more))
+    assert [gate.address for gate in erasing_an_anchor.gates[:2]] == [gate.address for gate in old.gates]
+    assert not {"rose", "pizza", anchor} & set(erasing_an_anchor.gates[2].anchors)
+    more.write_text(yaml.safe_dump({**LIST, "targets": ["pizza"]}))
+    assert [gate.address for gate in prepare_concepts.fn(str(more)).gates] == [old.gates[1].address]
     changed = path.with_name("changed.yaml")
     changed.write_text(yaml.safe_dump({**LIST, "surrogate": "animal"}))
     assert not {g.address for g in prepare_concepts.fn(str(changed)).gates} & {g.address for g in old.gates}
@@ -189,21 +209,57 @@ def test_word2vec_finds_anchors_in_its_whole_vocabulary_or_in_the_pool(workplace
     assert any("zzqqxx" in note for note in plan.notes)
 
 
-def test_measuring_opens_one_picture_at_a_time(workplace):
+def test_a_shard_has_no_more_open_files_than_one_picture_needs(workplace):
     _, path, _ = workplace
     places, plan = Places.from_environment(), prepare_concepts.fn(str(path))
-    folder = places.fetched(f"pictures/{draw_pictures.fn(plan, None)}")
-    rows = measuring._prompt_rows(plan, folder)
-    measuring._look(places, plan, folder, rows)  # loads what it needs besides
+    folder = pictures_folder(places, plan, None, next(shards(plan, None)))
+    open_files = os.listdir("/proc/self/fd")
+    limit = max(map(int, open_files)) + 10
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = max(int(name) for name in os.listdir("/proc/self/fd")) + 10
-    many = rows * (1 + limit // len(rows))  # more pictures than descriptors, however many of those are free
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
-        seen = measuring._look(places, plan, folder, many)
+        pictures = [read_picture(folder / "000000.png") for _ in range(limit)]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert len(seen.noun) == len(many) > limit
+    assert {picture.size for picture in pictures} == {(64, 64)}
+
+
+def test_pictures_damaged_in_the_store_are_drawn_again_and_only_those(workplace, monkeypatch):
+    _, path, _ = workplace
+    places, plan = Places.from_environment(), prepare_concepts.fn(str(path))
+    shard = next(shards(plan, None))
+    folder = pictures_folder(places, plan, None, shard)
+    whole = {name: (folder / name).read_bytes() for name in ("000001.png", "000002.png")}
+    stored = places.work / "store" / shard.key / "000001.png"
+    stored.write_bytes(stored.read_bytes()[:-1] + b"x")
+    shutil.rmtree(places.work / "fetched")
+    import cpe.generation
+
+    real, drawn = cpe.generation.generate, []
+    monkeypatch.setattr("cpe.generation.generate", lambda *a: (drawn.append(p[0].picture_id) or p for p in real(*a)))
+    mended = pictures_folder(places, plan, None, shard)
+    assert drawn == ["000001.png"]
+    assert (mended / "000002.png").read_bytes() == whole["000002.png"]
+    first, second = (to_tensor([read_picture(f)]) for f in (mended / "000001.png", io.BytesIO(whole["000001.png"])))
+    assert (first - second).abs().max() <= 2.1 / 255, "the same picture, but for the batch it was drawn in"
+
+
+def test_what_was_looked_at_is_not_looked_at_again(workplace, monkeypatch):
+    _, path, results = workplace
+    places, plan = Places.from_environment(), prepare_concepts.fn(str(path))
+    with open_observers(plan, places) as (observers, holes):
+        assert set(observers) == {"clip", "classifier"}
+        assert holes == []
+        for kind in {type(observer) for observer in observers.values()}:
+            monkeypatch.setattr(kind, "look", None)
+    for scores in (places.work / "store" / "scores").iterdir():
+        if scores.is_dir() and not scores.name.startswith("."):
+            shutil.rmtree(scores)
+    from tasks.figures import Scores
+    from tasks.measure import measure
+
+    again = Scores.of(places, measure.fn(plan, plan.bundle))
+    assert again.pair("noun_accuracy", "erased") == results["erased"]
 
 
 def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace, monkeypatch):
@@ -227,12 +283,14 @@ def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace,
     with pytest.raises(KeyboardInterrupt):
         draw_pictures.fn(plan, None)
     folder = next((work / "drawing").glob("*/000000.png")).parent
-    picture = folder / f"{drawn[0]}.png"
-    picture.write_bytes(picture.read_bytes()[:50])
+    picture = folder / drawn[0]
+    picture.write_bytes(picture.read_bytes()[:-1] + b"x")  # as long as before, and still a PNG file
+    record = folder.with_suffix(".jsonl")
+    record.write_text(record.read_text() + '["0000')  # the kill came while this line was written
     drawn.clear()
     monkeypatch.setattr("cpe.generation.generate", lambda *a: (drawn.append(p[0].picture_id) or p for p in real(*a)))
     draw_pictures.fn(plan, None)
-    assert drawn == ["000000", "000003", "000004", "000005", "000006", "000007"]
+    assert drawn == [f"{number:06d}.png" for number in (0, 3, 0, 1, 2, 3)], "rest of the erased, then the kept"
 
 
 def test_results_and_models_commands_show_the_run(workplace):
@@ -245,7 +303,7 @@ def test_results_and_models_commands_show_the_run(workplace):
         assert key in latest
     shown = RUNNER.invoke(app, ["models"])
     assert "cpe-few" in shown.output
-    shown = RUNNER.invoke(app, ["models", "cpe-few/1"])
+    shown = RUNNER.invoke(app, ["models", "show", "cpe-few/1"])
     assert "erased_accuracy" in shown.output
 
 

@@ -11,7 +11,6 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, StableDiffusionPipeline, UNet2DModel
 from tiny import tiny_pipeline, tiny_variant
 
-from cpe.config import PROFILES
 from cpe.embedded.classifier import PictureClassifier, classify
 from cpe.embedded.pixels import to_tensor
 from cpe.embedded.scorer import load_clip
@@ -26,7 +25,9 @@ from cpe.models import (
     text_fingerprint,
     token_ids,
     token_words,
+    unread_names,
 )
+from cpe.profiles import PROFILES
 from cpe.projections import find_projections
 
 
@@ -68,6 +69,43 @@ def test_a_picture_depends_on_its_prompt_and_seed_alone(embedded):
     one, other, again, _ = [to_tensor([p]) for _, p in generate(embedded, jobs, profile)]
     assert (one - again).abs().max() <= 2.1 / 255, "the same seed gives the same picture in another batch"
     assert (one - other).abs().max() > 0.2
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers, with numpy 2
+@pytest.mark.parametrize("profile", ["mace", "speed"])
+def test_a_profile_brings_its_sampler_and_the_model_gets_its_own_back(embedded, profile):
+    small = {"height": 64, "width": 64, "guidance_scale": 1.0}
+    own = embedded.scheduler
+    used = []
+    profile = PROFILES[profile].model_copy(update=small)
+    jobs = [PictureJob("one", "a tiger", 3)]
+    for _, picture in generate(embedded, jobs, profile):
+        used.append(type(embedded.scheduler).__name__)
+        assert picture.size == (64, 64)
+    assert used == [{"mace": "DDIMScheduler", "speed": "DPMSolverMultistepScheduler"}[profile.name]]
+    assert embedded.scheduler is own
+
+
+def test_rows_of_different_guidance_and_negative_prompts_are_each_drawn_with_their_own(embedded):
+    profile = PROFILES["embedded"]
+    jobs = [
+        PictureJob("plain", "a tiger", 1),
+        PictureJob("guided", "a tiger", 1, guidance_scale=4.0),
+        PictureJob("negative", "a tiger", 1, guidance_scale=4.0, negative_prompt="a tiger"),
+        PictureJob("again", "a tiger", 1),
+    ]
+    drawn = {job.picture_id: to_tensor([picture]) for job, picture in generate(embedded, jobs, profile)}
+    assert (drawn["plain"] - drawn["again"]).abs().max() <= 2.1 / 255
+    for one, other in (("plain", "guided"), ("guided", "negative")):
+        assert (drawn[one] - drawn[other]).abs().max() > 0.2
+    assert set(drawn) == {"plain", "guided", "negative", "again"}
+
+
+def test_names_that_the_tokenizer_reads_otherwise_are_told(embedded):
+    fine = ["Adam Driver", 'Dwayne "The Rock" Johnson', "A.J.Casson", "Beyoncé", "C. R. W. Nevinson", "草間彌生"]
+    assert unread_names(embedded, fine) == {}
+    long = "a very long name " * 20
+    assert set(unread_names(embedded, [*fine, long])) == {long}
 
 
 def test_clip_prefers_the_noun_that_was_drawn(embedded):

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
-from cpe.config import PROFILES, Profile
 from cpe.embedded.classifier import PictureClassifier, classify
 from cpe.embedded.pixels import to_tensor
 from cpe.embedded.scorer import load_clip
@@ -27,6 +26,7 @@ from cpe.embedded.training import load_pictures
 from cpe.embedded.unet import build_scheduler
 from cpe.generation import PictureJob, generate
 from cpe.models import EMBEDDED, EMBEDDED_FOLDER, load_pipeline
+from cpe.profiles import PROFILES, Profile
 
 SEEDS = 5
 

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from cpe.metrics.score import Score, Seed, bootstrap_means, mean_score, percentile_interval
 
+Labels = Sequence[Any] | NDArray[Any]
 
-def accuracy(predicted: Sequence[Any], wanted: Sequence[Any], *, name: str = "accuracy", seed: Seed = 0) -> Score:
+
+def accuracy(predicted: Labels, wanted: Labels, *, name: str = "accuracy", seed: Seed = 0) -> Score:
     """Returns the share of pictures that were classified as wanted; the bootstrap resamples pictures.
 
     Where all are right, or all wrong, the interval has no width (see `mean_score`).
@@ -50,7 +52,7 @@ def harmonic(erased_accuracy: float, kept_accuracy: float) -> float:
     return float(_harmonic(np.float64(erased_accuracy), np.float64(kept_accuracy)))
 
 
-def h0(erased_right: Sequence[Any], kept_right: Sequence[Any], *, name: str = "h0", seed: Seed = 0) -> Score:
+def h0(erased_right: Labels, kept_right: Labels, *, name: str = "h0", seed: Seed = 0) -> Score:
     """Returns H0 of two sets of pictures; the bootstrap resamples both sets, each on its own.
 
     Args:
@@ -76,7 +78,7 @@ def _harmonic(erased: Any, kept: Any) -> Any:
     return np.where(total > 0, 2 * away * kept / np.where(total > 0, total, 1), 0.0)
 
 
-def _right(flags: Sequence[Any], argument: str) -> NDArray[np.float64]:
+def _right(flags: Labels, argument: str) -> NDArray[np.float64]:
     if not len(flags):
         raise ValueError(f"{argument} needs at least one picture, got none; were all of them filtered out?")
     values = np.array([float(flag) for flag in flags])

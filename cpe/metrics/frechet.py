@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cpe.metrics.reference import Statistics
 from cpe.metrics.score import Features, Score, Seed, as_matrix
 
 SUBSET = 1000
+NOT_POSITIVE = 1e-5  # how far below 0 a covariance kept in float32 may have an eigenvalue, as a share of its largest
 
 
 def frechet_distance(features_a: Features, features_b: Features, *, name: str = "frechet_distance") -> Score:
@@ -41,10 +43,36 @@ def frechet_distance(features_a: Features, features_b: Features, *, name: str = 
     """
     a, b = _pair(features_a, features_b)
     mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)  # (D,)
-    root_a, root_b = _covariance_root(a - mean_a), _covariance_root(b - mean_b)  # (min(N, D), D) each
-    shared = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
-    value = ((mean_a - mean_b) ** 2).sum() + (root_a**2).sum() + (root_b**2).sum() - 2 * shared
-    return Score(name, max(float(value), 0.0), None, None, min(len(a), len(b)), "squared feature distance")
+    value = _gaussian_distance(mean_a, _covariance_root(a - mean_a), mean_b, _covariance_root(b - mean_b))
+    return Score(name, value, None, None, min(len(a), len(b)), "squared feature distance")
+
+
+def frechet_distance_to(statistics: Statistics, features: Features, *, name: str = "frechet_distance") -> Score:
+    """Returns the squared Fréchet distance of features from a reference of which only statistics are kept.
+
+    It is `frechet_distance` of the reference's own features and these, and overstates in the same way.
+
+    Args:
+        statistics: of the reference.
+        features: (N, D), at least 2 pictures.
+        name: of the score.
+
+    Returns:
+        The score; its count is that of the smaller set, or of the features where the reference's is not known.
+
+    Raises:
+        ValueError: fewer than 2 pictures, features that are not finite or of another width than the statistics, or a
+            covariance with negative eigenvalues.
+
+    Source: Heusel et al., NeurIPS 2017, equation 6.
+    """
+    seen, width = as_matrix(features, "features", at_least=2), len(statistics.mean)
+    if seen.shape[1] != width:
+        raise ValueError(f"features need the reference's width {width}, got {seen.shape[1]}; use one extractor")
+    mean = seen.mean(axis=0)  # (D,)
+    value = _gaussian_distance(mean, _covariance_root(seen - mean), statistics.mean, _root_of(statistics))
+    count = min(len(seen), statistics.count or len(seen))
+    return Score(name, value, None, None, count, "squared feature distance")
 
 
 def kernel_distance(
@@ -104,6 +132,32 @@ def _pair(features_a: Features, features_b: Features) -> tuple[NDArray[np.float6
             f"both sets need the same features, got widths {a.shape[1]} and {b.shape[1]}; use one extractor"
         )
     return a, b
+
+
+def _gaussian_distance(
+    mean_a: NDArray[np.float64], root_a: NDArray[np.float64], mean_b: NDArray[np.float64], root_b: NDArray[np.float64]
+) -> float:
+    """Returns the distance of two Gaussians by their means (D,) and roots R with RᵀR = covariance, (rows, D)."""
+    shared = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    value = ((mean_a - mean_b) ** 2).sum() + (root_a**2).sum() + (root_b**2).sum() - 2 * shared
+    return max(float(value), 0.0)
+
+
+def _root_of(statistics: Statistics) -> NDArray[np.float64]:
+    """Returns a matrix R with RᵀR = covariance, of as many rows as the covariance has rank.
+
+    Eigenvalues that are rounding errors are left out: their roots would not be small.
+    """
+    values, vectors = np.linalg.eigh(statistics.covariance)  # (D,) from the smallest, and (D, D)
+    largest = values[-1]
+    if values[0] < -NOT_POSITIVE * abs(largest):
+        raise ValueError(
+            f"the reference's covariance must have no negative eigenvalue, got {values[0]:.3g} beside {largest:.3g}; "
+            "compute its statistics again"
+        )
+    told = values > len(values) * np.finfo(np.float64).eps * largest
+    root: NDArray[np.float64] = np.sqrt(values[told])[:, None] * vectors[:, told].T
+    return root
 
 
 def _covariance_root(centred: NDArray[np.float64]) -> NDArray[np.float64]:

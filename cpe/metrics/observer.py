@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 
-class Missing(RuntimeError):
+class Missing(RuntimeError):  # noqa: N818 - a hole in the evaluation, no fault
     """An observer that cannot work here; the message is one line: what is missing and how to get it."""
 
 
@@ -40,3 +40,6 @@ class Observer(ABC):
             Arrays (P, …) of numbers, or (P,) of text, where "" means that nothing was recognised. A picture's values
             do not depend on the others it is shown with.
         """
+
+    def close(self) -> None:  # noqa: B027 - most observers hold nothing
+        """Gives back what the observer holds besides memory, such as a program; it looks at nothing afterwards."""

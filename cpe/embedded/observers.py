@@ -1,0 +1,56 @@
+"""What looks at the embedded model's pictures: its classifier of nouns and styles, and its CLIP model."""
+
+# Axes: P pictures, F features, E joint width.
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from cpe.embedded.classifier import PictureClassifier, classify
+from cpe.embedded.pixels import to_tensor
+from cpe.embedded.scorer import load_clip
+from cpe.metrics.observer import Observer
+from cpe.models import EMBEDDED_FOLDER
+
+
+class EmbeddedClassifier(Observer):
+    """Says which noun and which style a picture shows, and gives the features of FID and KID."""
+
+    name = "classifier"
+
+    def __init__(self) -> None:
+        self.identity = _hash_of(EMBEDDED_FOLDER / "classifier" / "model.safetensors")
+        self._model = PictureClassifier.load(EMBEDDED_FOLDER / "classifier")
+
+    def look(self, pictures: Sequence[Image], prompts: Sequence[str]) -> dict[str, NDArray]:
+        """Returns noun (P,), style (P,) and embedded_features (P, F)."""
+        nouns, styles, features = classify(self._model, to_tensor(list(pictures)))
+        return {
+            "noun": np.array(self._model.nouns)[nouns.numpy()],
+            "style": np.array(self._model.styles)[styles.numpy()],
+            "embedded_features": features.numpy(),
+        }
+
+
+class EmbeddedClip(Observer):
+    """Features of pictures and of their prompts in the embedded CLIP model."""
+
+    name = "clip"
+
+    def __init__(self) -> None:
+        self.identity = _hash_of(EMBEDDED_FOLDER / "clip" / "model.safetensors")
+        self._clip = load_clip()
+        self.logit_scale = self._clip.logit_scale
+
+    def look(self, pictures: Sequence[Image], prompts: Sequence[str]) -> dict[str, NDArray]:
+        """Returns clip_image (P, E) and clip_text (P, E)."""
+        images = self._clip.images(to_tensor(list(pictures)))
+        return {"clip_image": images.numpy(), "clip_text": self._clip.texts(list(prompts)).numpy()}
+
+
+def _hash_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,166 @@
+"""Which sets evaluate a list: its erased and kept concepts, and the other sets that it names.
+
+A set is another list's kept concepts, names of their own, or a file of prompts that the user brings.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+
+from cpe.concept_files import ConceptListError, load_list, read_mapping
+from cpe.concept_problems import explain, path_of
+from cpe.concepts import ConceptList, Count, Name, Template
+from cpe.config import Settings
+from cpe.evaluation import EvaluationSet, Role, read_prompts
+
+SETS_FOLDER = "sets"
+RESERVED = ("erased", "kept")
+
+
+def _file_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv", value):
+        raise ValueError("must be the name of a CSV file in the data folder, without any folder, such as coco.csv")
+    return value
+
+
+class KeptSet(Settings):
+    """What must survive, whatever the list erases.
+
+    Attributes:
+        name: of the set.
+        domain: of its concepts, or of the scenes that a file of prompts shows.
+        names: concepts, drawn in every template.
+        templates: prompts, one "{}" each.
+        seeds: how many.
+        first_seed: the first of them.
+        csv: a file in the data folder with a prompt and a seed a row, in place of names and templates.
+        columns: what that file calls "prompt", "seed" and "guidance_scale".
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=40)]
+    domain: Name
+    names: tuple[Name, ...] = ()
+    templates: tuple[Template, ...] = ()
+    seeds: Count = Field(5, ge=1, le=100_000)
+    first_seed: Count = Field(0, ge=0, lt=2**62)
+    csv: Annotated[str, AfterValidator(_file_name)] | None = None
+    columns: dict[str, Name] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "KeptSet":
+        if (self.csv is None) == (not (self.names and self.templates)):
+            raise ValueError("needs either names and templates, or a csv file; give one of the two")
+        unknown = set(self.columns) - {"prompt", "seed", "guidance_scale"}
+        if unknown:
+            raise ValueError(f"renames the column {sorted(unknown)[0]!r}; known: prompt, seed, guidance_scale")
+        if self.name in RESERVED:
+            raise ValueError(f"is called {self.name!r}, which means the list's own concepts; rename it")
+        return self
+
+
+def load_set(path: Path) -> KeptSet:
+    """Reads a set from a YAML file.
+
+    Raises:
+        ConceptListError: there is no such file, or something in it is wrong.
+    """
+    data, lines = read_mapping(path)
+    try:
+        return KeptSet.model_validate(data)
+    except ValidationError as error:
+        problems = [explain(dict(detail), {(): KeptSet}) for detail in error.errors()]
+        raise ConceptListError(
+            [
+                f"{path}, line {lines.get(problem.loc[:1], 1)}: {path_of(problem.loc)} {problem.text}"
+                for problem in problems
+            ]
+        ) from None
+
+
+def evaluation_sets(
+    concept_list: ConceptList, *, folders: Sequence[Path], data: Path
+) -> tuple[tuple[EvaluationSet, ...], tuple[str, ...]]:
+    """Returns the sets that evaluate a list, and a line for each that cannot be had.
+
+    Args:
+        concept_list: the list.
+        folders: of lists, with a folder `sets` in them; the first that has a set is taken.
+        data: folder of the user's own files.
+
+    Raises:
+        ConceptListError: a set that there is no file for.
+        ValueError: a CSV file of the user's has a bad row.
+    """
+    evaluation = concept_list.evaluation
+    sets = []
+    for name, concepts in zip(RESERVED, ([t.name for t in concept_list.targets], concept_list.kept), strict=True):
+        role: Role = "erased" if name == "erased" else "kept"
+        if concepts:
+            sets.append(
+                EvaluationSet(
+                    name=name,
+                    role=role,
+                    domain=concept_list.domain,
+                    concepts=tuple(concepts),
+                    templates=evaluation.templates,
+                    seeds=evaluation.seeds,
+                    first_seed=evaluation.first_seed,
+                )
+            )
+    notes = []
+    for name in evaluation.also:
+        kept = _named_set(name, folders)
+        if kept.csv is not None and not (data / kept.csv).is_file():
+            columns = ", ".join(kept.columns.get(key, key) for key in ("prompt", "seed"))
+            notes.append(f"Set {name} is left out: put {kept.csv} (columns {columns}) into {data}, set by CPE_DATA.")
+            continue
+        # Prompts of the erased domain that name no kept concept should lose it: I2P, when nudity is erased.
+        role = "erased" if kept.csv is not None and kept.domain == concept_list.domain else "kept"
+        path = None if kept.csv is None else data / kept.csv
+        sets.append(
+            EvaluationSet(
+                name=name,
+                role=role,
+                domain=kept.domain,
+                concepts=kept.names,
+                templates=kept.templates,
+                seeds=kept.seeds,
+                first_seed=kept.first_seed,
+                csv=None if path is None else str(path),
+                columns=kept.columns,
+                rows=0 if path is None else sum(1 for _ in read_prompts(path, kept.columns)),
+            )
+        )
+    return tuple(sets), tuple(notes)
+
+
+def _named_set(name: str, folders: Sequence[Path]) -> KeptSet:
+    """Returns a set by name: a file in `sets`, or another list's kept concepts."""
+    for folder in folders:
+        path = folder / SETS_FOLDER / f"{name}.yaml"
+        if path.is_file():
+            return load_set(path)
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            return _kept_of(name, load_list(path))
+    known = {path.stem for folder in folders for sub in (folder, folder / SETS_FOLDER) for path in sub.glob("*.yaml")}
+    raise ConceptListError(
+        [f"evaluation.also names no set {name!r}: no such file in {' or '.join(map(str, folders))}; "
+         f"known: {', '.join(sorted(known)) or 'none'}"]
+    )  # fmt: skip
+
+
+def _kept_of(name: str, other: ConceptList) -> KeptSet:
+    if not other.kept:
+        raise ConceptListError([f"evaluation.also names the list {name!r}, which keeps no concepts; name another set"])
+    return KeptSet(
+        name=name,
+        domain=other.domain,
+        names=other.kept,
+        templates=other.evaluation.templates,
+        seeds=other.evaluation.seeds,
+        first_seed=other.evaluation.first_seed,
+    )

@@ -1,0 +1,53 @@
+"""What the commands of the command line share: errors in one message, tables, numbers."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import typer
+from safetensors import SafetensorError
+
+BAD_INPUT = (ValueError, OSError, LookupError, RuntimeError, ImportError, SafetensorError)
+
+
+def command_of(app: typer.Typer, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers commands whose errors end in one message and exit code 2."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def wrapped(*arguments: Any, **given: Any) -> None:
+            try:
+                function(*arguments, **given)
+            except BAD_INPUT as error:
+                if os.environ.get("CPE_DEBUG"):
+                    raise
+                print(f"cpe: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+                raise typer.Exit(2) from None
+
+        app.command(**options)(wrapped)
+        return wrapped
+
+    return register
+
+
+def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Prints a table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    printed = Table(title=Text(title), title_justify="left", header_style="bold")
+    for column in columns:
+        printed.add_column(column, overflow="fold")
+    for row in rows:
+        printed.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 140).print(printed)
+
+
+def number(value: float | None, unit: str) -> str:
+    """Returns a figure as tables show it."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if unit == "share" else f"{value:.0f}" if unit == "count" else f"{value:.3f}"

@@ -1,0 +1,68 @@
+"""Real pictures that generated ones are compared with: the user's statistics, folder or table of pictures."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from PIL import Image
+
+from artifacts.hashing import content_hash, file_hash, folder_hash
+from cpe.metrics.observer import Observer
+from cpe.metrics.reference import Statistics, folder_pictures, load_statistics, save_statistics, statistics_of
+from tasks.observe import read_picture
+from tasks.places import Places
+
+PICTURES_AT_ONCE = 64
+STATISTICS = (".npz", ".safetensors")
+
+
+def reference_path(places: Places, name: str) -> Path | None:
+    """Returns where a set's real pictures are: NAME-reference.npz or .safetensors (statistics), .parquet (a table with
+    the column "path"), or a folder of that name, all in the data folder; None if there are none.
+    """
+    for suffix in (*STATISTICS, ".parquet", ""):
+        path = places.data / f"{name}-reference{suffix}"
+        if path.is_dir() if not suffix else path.is_file():
+            return path
+    return None
+
+
+def reference_statistics(places: Places, name: str, observer: Observer) -> tuple[Statistics, str] | None:
+    """Returns mean and covariance of a set's real pictures in an observer's features, and a hash of what they are of.
+
+    Statistics of pictures are computed once and kept in the work folder.
+
+    Raises:
+        ValueError: the statistics, the table or a picture cannot be read.
+    """
+    path = reference_path(places, name)
+    if path is None:
+        return None
+    if path.suffix in STATISTICS:
+        return load_statistics(path), file_hash(path)
+    of = content_hash([folder_hash(path) if path.is_dir() else file_hash(path), observer.identity])
+    kept = places.work / "references" / f"{of[:24]}.safetensors"
+    if not kept.is_file():
+        pictures = folder_pictures(path) if path.is_dir() else _table_pictures(path)
+
+        def features() -> Iterator:
+            while batch := list(islice(pictures, PICTURES_AT_ONCE)):
+                yield observer.look(batch, [""] * len(batch))[observer.name]
+
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        save_statistics(statistics_of(features()), kept)
+    return load_statistics(kept), of
+
+
+def _table_pictures(path: Path) -> Iterator[Image.Image]:
+    """Yields the pictures that a Parquet table names, relative to itself."""
+    try:
+        names = pq.read_table(path, columns=["path"])["path"].to_pylist()
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is no table with the column 'path' ({error}); write one row a picture") from None
+    for name in names:
+        picture = path.parent / str(name)
+        if not picture.is_file():
+            raise ValueError(f"{path} names {name!r}, and there is no such file beside it; correct the table")
+        yield read_picture(picture)

@@ -1,0 +1,67 @@
+"""Lists in S3 are copied as they are, kept up to date, and nothing else comes along."""
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from artifacts.list_files import LARGEST_FILE_BYTES, sync_lists
+from artifacts.store import StoreError
+from tasks.prepare import find_list
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="lists")
+    yield client
+    client.close()
+    server.stop()
+
+
+def put(bucket, key, body=b"name: one\n"):
+    bucket.put_object(Bucket="lists", Key=key, Body=body)
+
+
+def test_a_copy_follows_what_is_added_changed_and_removed(bucket, tmp_path):
+    put(bucket, "mine/one.yaml")
+    put(bucket, "mine/sets/some.yaml", b"name: some\n")
+    for other in ("mine/notes.txt", "mine/deep/er/two.yaml", "mine/../x.yaml", "other/three.yaml", "mine/.hidden.yaml"):
+        put(bucket, other)
+    folder = sync_lists("s3://lists/mine", tmp_path / "copy")
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.yaml")) == ["one.yaml", "sets/some.yaml"]
+    assert list(tmp_path.iterdir()) == [folder], "nothing outside"
+    put(bucket, "mine/one.yaml", b"name: changed\n")
+    bucket.delete_object(Bucket="lists", Key="mine/sets/some.yaml")
+    sync_lists("s3://lists/mine", folder)
+    assert (folder / "one.yaml").read_bytes() == b"name: changed\n"
+    assert not (folder / "sets" / "some.yaml").exists()
+
+
+def test_a_list_is_found_by_name_where_lists_are(bucket, tmp_path, monkeypatch):
+    put(bucket, "mine/one.yaml", b"name: first\n")
+    monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("CPE_LISTS", "s3://lists/mine")
+    assert find_list("one").read_text() == "name: first\n"
+    put(bucket, "mine/one.yaml", b"name: second\n")
+    assert find_list("one").read_text() == "name: second\n"
+    assert find_list("somewhere/else.yaml").as_posix() == "somewhere/else.yaml"
+
+
+def test_a_file_too_large_for_a_list_is_refused_and_the_copy_stays(bucket, tmp_path):
+    put(bucket, "mine/one.yaml")
+    folder = sync_lists("s3://lists/mine", tmp_path / "copy")
+    put(bucket, "mine/huge.yaml", b"#" * (LARGEST_FILE_BYTES + 1))
+    with pytest.raises(StoreError, match=r"huge\.yaml is larger"):
+        sync_lists("s3://lists/mine", folder)
+    assert (folder / "one.yaml").is_file()
+    assert not (folder / "huge.yaml").exists()
