@@ -54,11 +54,13 @@ def load_pipeline(name: str, *, device: str | None = None) -> Any:
     """
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()  # a cached model needs no hub, and no warning that there is none
     where = model_folder(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float16 if device.startswith("cuda") else torch.float32

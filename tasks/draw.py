@@ -171,7 +171,9 @@ def _intact(folder: Path, record: Path) -> dict[str, str]:
     for path in folder.iterdir():
         if path.name not in intact:
             path.unlink()
-    record.write_text(_lines(intact))
+    whole = record.with_suffix(".part")
+    whole.write_text(_lines(intact))
+    whole.replace(record)
     return intact
 
 

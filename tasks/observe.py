@@ -46,10 +46,23 @@ def open_observers(plan: Plan, places: Places) -> Iterator[tuple[dict[str, Obser
                 opened[name] = make()
             except Missing as missing:
                 holes.append(f"Not measured: {name}. {missing}")
+        if "identity" in opened:
+            holes += _strangers(plan, opened["identity"])
         yield opened, holes
     finally:
         for observer in opened.values():
             observer.close()
+
+
+def _strangers(plan: Plan, detector: Observer) -> list[str]:
+    """Returns a line about the people whom the detector can never recognise: they would pass for erased."""
+    from cpe.metrics.identity import unknown_names
+
+    people = [name for each in plan.sets if each.domain == "celebrity" for name in each.concepts]
+    unknown = unknown_names(people, getattr(detector, "labels", None))
+    if not unknown:
+        return []
+    return [f"The celebrity detector has no label for {', '.join(unknown)}: they can only count as not recognised."]
 
 
 def looks_at(observer: Observer, each: EvaluationSet, plan: Plan) -> bool:

@@ -27,6 +27,7 @@ class Rates:
 
     Attributes:
         prompt_s: encoding a prompt.
+        prompt_bytes: of its embedding in the cache.
         first_step_s: an erasing step of the first stage, a gate.
         later_step_s: an erasing step of a later stage, a gate.
         adversary_step_s: a step of the adversary, a gate.
@@ -36,6 +37,7 @@ class Rates:
     """
 
     prompt_s: float
+    prompt_bytes: int
     first_step_s: float
     later_step_s: float
     adversary_step_s: float
@@ -68,14 +70,13 @@ def estimate(plan: Plan, rates: Rates, places: Places) -> list[Cost]:
             needed.update(texts)
     cache = embedding_cache(places, plan.text_fingerprint)
     encode = len(cache.missing(list(needed))) if todo else 0
-    width = cache.table.shape[1:].numel() if len(cache.missing([""])) == 0 else 0
     config = plan.concepts.training_config
     later = (config.stages - 1) * config.later_steps
     adversary = (config.stages - 1) * config.adversary_steps if config.copies else 0
     gate_s = config.first_steps * rates.first_step_s + later * rates.later_step_s + adversary * rates.adversary_step_s
     store = places.store()
     costs = [
-        Cost("prompts to encode", len(prompts), encode, encode * width * 2, encode * rates.prompt_s),
+        Cost("prompts to encode", len(prompts), encode, encode * rates.prompt_bytes, encode * rates.prompt_s),
         Cost("gates to train", len(plan.gates), len(todo), len(todo) * _gate_bytes(plan, places), len(todo) * gate_s),
     ]
     seen = 0
@@ -112,7 +113,7 @@ def measure_rates(plan: Plan, places: Places) -> Rates:
             look_s += (time.perf_counter() - started) / 4
     packed = io.BytesIO()
     picture.save(packed, format="PNG")
-    return Rates(prompt_s, *steps, picture_s, look_s, len(packed.getvalue()))
+    return Rates(prompt_s, 2 * embeddings[0].numel(), *steps, picture_s, look_s, len(packed.getvalue()))
 
 
 def _time_training(plan: Plan, places: Places, pipe: Any, embeddings: Any) -> tuple[float, float, float]:

@@ -17,7 +17,14 @@ from tasks.train import plan_training, train_gates
 
 RUNNER = CliRunner()
 RATES = Rates(
-    prompt_s=0.5, first_step_s=1.0, later_step_s=2.0, adversary_step_s=3.0, picture_s=7.0, look_s=11.0, picture_bytes=13
+    prompt_s=0.5,
+    prompt_bytes=17,
+    first_step_s=1.0,
+    later_step_s=2.0,
+    adversary_step_s=3.0,
+    picture_s=7.0,
+    look_s=11.0,
+    picture_bytes=13,
 )
 CHANGES = {"stages": 3, "first_steps": 10, "later_steps": 4, "adversary_steps": 2, "copies": 1}
 
@@ -44,6 +51,7 @@ def test_costs_are_counts_times_rates_and_shrink_as_work_is_done(path):
     prompts = costs["prompts to encode"]
     assert prompts.total == 1 + (len(names) - 1) * len(LIST["templates"])
     assert prompts.seconds == prompts.todo * 0.5
+    assert prompts.disk_bytes == prompts.todo * 17
     gates = costs["gates to train"]
     assert (gates.total, gates.todo) == (2, 2)
     assert gates.seconds == 2 * (10 * 1.0 + 2 * 4 * 2.0 + 2 * 2 * 3.0)

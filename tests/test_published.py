@@ -25,8 +25,8 @@ QUICK_TRAINING = {"stages": 2, "first_steps": 20, "later_steps": 8, "adversary_s
 DETECTOR = """
 import json, sys
 from PIL import Image
-print(json.dumps({"detector": "stand-in", "version": "1"}), flush=True)
 names = sys.argv[1:]
+print(json.dumps({"detector": "stand-in", "version": "1", "labels": names[1:]}), flush=True)
 for line in sys.stdin:
     request = json.loads(line)
     with Image.open(request["picture"]) as picture:
@@ -128,6 +128,7 @@ def test_celebrities_from_list_to_registered_bundle(work, monkeypatch, tmp_path)
     for expected in ("0.37 %", "MACE", "mace", "Adam Driver", "inception", "coco.csv"):
         assert expected in html
     assert any("inception" in hole for hole in results["holes"])
+    assert any(f"no label for {known[0]}:" in hole for hole in results["holes"])
     eraser = Eraser.load(Registry(f"sqlite:///{work / 'work' / 'mlflow.db'}").fetch("models:/cpe-celebs/1"))
     assert set(eraser.concepts) == {"Adam Driver", "Adriana Lima", "Amber Heard"}
     with eraser.attached(load_pipeline(BASE, device="cpu")):
