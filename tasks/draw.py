@@ -127,7 +127,7 @@ def draw_shard(
         done(len(drawn))
         for job, picture in generate(pipe, jobs, plan.profile):
             part = folder / f"{job.picture_id}.part"
-            picture.save(part, format="PNG")
+            picture.save(part, format="PNG", compress_level=1)  # the device waits for it
             drawn[job.picture_id] = file_hash(part)
             part.replace(folder / job.picture_id)
             with record.open("a") as file:

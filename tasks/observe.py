@@ -47,7 +47,7 @@ def open_observers(plan: Plan, places: Places) -> Iterator[tuple[dict[str, Obser
             except Missing as missing:
                 holes.append(f"Not measured: {name}. {missing}")
         if "identity" in opened:
-            holes += _strangers(plan, opened["identity"])
+            holes += [*getattr(opened["identity"], "notes", ()), *_strangers(plan, opened["identity"])]
         yield opened, holes
     finally:
         for observer in opened.values():
