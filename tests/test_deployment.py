@@ -77,7 +77,11 @@ def test_deployments_are_accepted_and_a_worker_runs_one(prefect, tmp_path):
     prefect("work-pool", "create", "gpu", "--type", "process")
     deployed = prefect("deploy", "--all")
     assert "erase-and-evaluate/emoji'" in deployed.replace("\n", "")
-    assert "erase-and-evaluate/emoji-styles'" in deployed.replace("\n", "")
+    names = ("erase-and-evaluate/emoji-styles", "erase-and-evaluate/celebs", "erase-and-evaluate/artists",
+             "erase-and-evaluate/explicit", "watch-concepts/every-ten-minutes", "work-on-part/gpu")  # fmt: skip
+    for name in names:
+        assert f"{name}'" in deployed.replace("\n", "")
+    prefect("deployment", "schedule", "pause", "--all")  # the watcher would start its own list in the middle
     prefect("deployment", "run", "erase-and-evaluate/emoji", "--param", f"concepts={path}")
     worked = prefect("worker", "start", "--pool", "gpu", "--run-once")
     results = list((tmp_path / "work" / "results").glob("*.json"))

@@ -58,6 +58,7 @@ def wait_for(condition, seconds):
 def deployed(prefect):
     prefect("work-pool", "create", "gpu", "--type", "process")
     prefect("deploy", "--all")
+    prefect("deployment", "schedule", "pause", "--all")  # ticks come from the tests
     return prefect
 
 
