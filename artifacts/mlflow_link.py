@@ -90,17 +90,29 @@ def reporting(tracking_uri: str, what: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, BotoCoreError, ClientError, Boto3Error, OSError, ImportError) as error:
-        secret = "@" in tracking_uri
         text = " ".join(without_credentials(str(error), tracking_uri).split())[:300]
-        where = without_credentials(tracking_uri, tracking_uri)
+        where = _public(tracking_uri)
         message = f"cannot {what} at {where}: {text}; {_way_out(error)}"
-        raise RegistryError(message) from (None if secret else error)
+        raise RegistryError(message) from (error if where == tracking_uri else None)
 
 
 def without_credentials(text: str, tracking_uri: str) -> str:
-    """Cut "user:password@" of a tracking URI, wherever it appears, out of a text."""
-    match = re.match(r"[^:/]+://([^/?#]*@)", tracking_uri)
-    return text.replace(match.group(1), "") if match else text
+    """Cut what a tracking URI has before its last "@" and after "?", wherever it appears, out of a text."""
+    text = text.replace(tracking_uri, _public(tracking_uri))
+    before, _, _ = tracking_uri.rpartition("@")
+    user, options = before.partition("://")[2], tracking_uri.partition("?")[2]
+    for secret, instead in ((f"{user}@" if user else "", ""), (user, "…"), (options, "…")):
+        text = text.replace(secret, instead) if secret else text
+    return text
+
+
+def _public(tracking_uri: str) -> str:
+    """Give a tracking URI without a user, a password (both, where they hold a "/" or "#", too) and options."""
+    if tracking_uri.startswith("sqlite"):
+        return tracking_uri
+    rest = re.sub(r"^(?:[A-Za-z][A-Za-z0-9+.-]*:/*)?.*@", "", tracking_uri, flags=re.DOTALL)
+    scheme = tracking_uri.partition("://")[0] + "://" if "://" in tracking_uri and rest != tracking_uri else ""
+    return (scheme + rest).partition("?")[0]
 
 
 def error_code(error: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from artifacts.disk import rename_new, temporary_sibling
 from artifacts.mlflow_link import RegistryError, error_code
 
+REGISTER_AGAIN = "choose another version, or run `cpe erase` with its list again, which registers the same gates anew"
 BATCH = 100  # values a request may hold: MLflow's limit for params and for tags
 
 
@@ -72,11 +73,23 @@ def require_files(client: Any, name: str, version: int) -> None:
         RegistryError: Its run holds no file where the version says.
     """
     source = client.get_model_version(name, str(version)).source
-    run_id, _, artifact_path = source.removeprefix("runs:/").partition("/")
-    if not source.startswith("runs:/") or not holds_files(client, run_id, artifact_path):
+    if not has_files(client, source):
         raise RegistryError(
-            f"model {name!r} version {version} points at {source}, where there are no files; choose another version"
+            f"model {name!r} version {version} points at {source}, where there are no files; {REGISTER_AGAIN}"
         )
+
+
+def has_files(client: Any, source: str) -> bool:
+    """Say whether there are files where a model version points."""
+    run_id, _, artifact_path = source.removeprefix("runs:/").partition("/")
+    if not source.startswith("runs:/"):
+        return False
+    try:
+        return holds_files(client, run_id, artifact_path)
+    except Exception as error:
+        if error_code(error) != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False  # the run itself is gone
 
 
 def download(client: Any, source: str, target: Path) -> Path:
@@ -96,11 +109,11 @@ def download(client: Any, source: str, target: Path) -> Path:
     run_id, _, artifact_path = source.removeprefix("runs:/").partition("/")
     if not source.startswith("runs:/") or not artifact_path:
         raise RegistryError(f"source {source} was registered by another tool; fetch it with that tool")
-    gone = RegistryError(f"the files of run {run_id} under {artifact_path!r} are gone; record and register them again")
+    gone = RegistryError(f"the files of run {run_id} under {artifact_path!r} are gone; {REGISTER_AGAIN}")
     busy = RegistryError(f"target must be a missing or empty folder, got {target}; empty it or name another one")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise busy
-    if not holds_files(client, run_id, artifact_path):
+    if not has_files(client, source):
         raise gone
     with temporary_sibling(target) as temporary:
         folder = Path(client.download_artifacts(run_id, artifact_path, str(temporary)))

@@ -28,6 +28,7 @@ from artifacts.mlflow_runs import (
     download,
     download_temporary,
     experiment_id,
+    has_files,
     holds_files,
     log_values,
     require_files,
@@ -173,8 +174,17 @@ class Registry:
             matches = (each.version for each in versions_of(self.client, name) if each.tags.get(tag) == value)
             return next(matches, None)
 
+    def has_files(self, name: str, version: int) -> bool:
+        """Say whether a version's files are there.
+
+        Raises:
+            RegistryError: There is no such version, or the registry cannot be read.
+        """
+        with self._reporting(f"look for the files of {name} version {version}"):
+            return has_files(self.client, self.client.get_model_version(name, str(version)).source)
+
     def promote(self, name: str, version: int, *, reason: str) -> int | None:
-        """Make a version the champion and the old champion `previous`; nothing changes if it is champion already.
+        """Make a version the champion and the old champion `previous`; a champion stays as it is.
 
         Args:
             name: The registered model.
@@ -190,17 +200,18 @@ class Registry:
         """
         if not reason.strip():
             raise ValueError("reason must say why the version is promoted, got an empty text; name the result")
-        version = self.resolve(f"{name}/{version}").version
+        found = self.resolve(f"{name}/{version}")
         with self._reporting(f"promote {name} version {version}"):
             champion = aliases_of(self.client, name).get(CHAMPION)
-            if champion == version:
-                return champion
             require_files(self.client, name, version)
+            if champion != version:
+                if champion is not None:
+                    self.client.set_registered_model_alias(name, PREVIOUS, str(champion))
+                self.client.set_registered_model_alias(name, CHAMPION, str(version))  # the one step that counts
+            elif "promoted_at" in found.tags:
+                return champion
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            self.set_tags(name, version, {"promoted_at": now, "promoted_reason": reason})
-            if champion is not None:
-                self.client.set_registered_model_alias(name, PREVIOUS, str(champion))
-            self.client.set_registered_model_alias(name, CHAMPION, str(version))  # last: the one step that counts
+            self.set_tags(name, version, {"promoted_reason": reason, "promoted_at": now})  # only once it has happened
             return champion
 
     def champion(self, name: str) -> ModelVersion | None:
@@ -233,7 +244,7 @@ class Registry:
             raise RegistryError(f"model {name!r} has no champion to roll back; `cpe models` lists what there is")
         with self._reporting(f"roll back {name}"):
             before = aliases_of(self.client, name).get(PREVIOUS)
-            if before is None:
+            if before is None or before == champion.version:
                 raise RegistryError(
                     f"model {name!r} had no champion before version {champion.version}; promote another version instead"
                 )

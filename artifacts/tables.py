@@ -191,7 +191,6 @@ def _decoded(rows: Any) -> list[Row] | None:
     """Decode a batch: a text that a dictionary holds once may come out a thousand times, which is counted first."""
     if rows is None:
         return None
-    rows.validate(full=True)
     coded = [column for column in rows.columns if pa.types.is_dictionary(column.type)]
     lengths = (pc.take(pc.binary_length(column.dictionary), column.indices) for column in coded)
     if sum(pc.sum(each).as_py() or 0 for each in lengths) > LARGEST_GROUP_BYTES:

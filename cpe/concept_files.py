@@ -17,6 +17,7 @@ from cpe.concepts import Anchors, Bars, ConceptList, Evaluation, Published, Targ
 
 LARGEST_FILE_BYTES = 1_000_000
 DEEPEST_NESTING = 20
+LARGEST_NUMBER_BITS = 256  # Python itself cannot print one of some 14,000
 MOST_PROBLEMS_SHOWN = 50
 
 _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
@@ -133,7 +134,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             problem = "references (& and *) are not read; write the value out"
         elif getattr(event, "tag", None) is not None:
-            problem = f"tags such as {event.tag!r} are not read; remove it"
+            problem = f"tags such as {show(event.tag)} are not read; remove it"
         elif self.depth >= DEEPEST_NESTING:
             problem = f"is nested more than {DEEPEST_NESTING} deep; flatten it"
         if problem is not None:
@@ -160,11 +161,13 @@ def _read_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Loc, int], 
             return mapping_of(node, loc)
         try:
             value = loader.construct_object(node)
+            if isinstance(value, int) and value.bit_length() > LARGEST_NUMBER_BITS:
+                raise ValueError("no number that a list could mean")
         except (yaml.YAMLError, ValueError, OverflowError):
             problems.append(Problem(loc, f"cannot be read from {show(node.value)}; put it in quotes"))
             return node.value
         if isinstance(value, float) and not math.isfinite(value):
-            problems.append(Problem(loc, f"must be a finite number, got {node.value}"))
+            problems.append(Problem(loc, f"must be a finite number, got {node.value[:40]}"))
             return 0.0
         return value
 
@@ -193,7 +196,7 @@ def _read_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Loc, int], 
         raise ConceptListError([f"{source}, line {line}: holds the control character {character}; remove it"]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        what = ", ".join(part for part in (error.context, error.problem) if part)
+        what = ", ".join(part[:200] for part in (error.context, error.problem) if part)
         line = mark.line + 1 if mark else 1
         raise ConceptListError([f"{source}, line {line}: {what}; the file must be plain YAML"]) from None
     except (ValueError, OverflowError) as error:  # an escape that is no character, "\UFFFFFFFF"

@@ -19,6 +19,7 @@ _Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Name = Annotated[_Text, AfterValidator(check_name)]
 Template = Annotated[_Text, AfterValidator(check_template)]
 Count = Annotated[int, Field(strict=True)]
+SetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=100)]  # no path
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 
 
@@ -86,7 +87,7 @@ class Evaluation(Settings):
     templates: tuple[Template, ...] = Field(min_length=1)
     seeds: Count = Field(5, ge=1, le=100_000)
     first_seed: Count = Field(0, ge=0, lt=2**62)
-    also: tuple[Name, ...] = ()
+    also: tuple[SetName, ...] = ()
 
 
 class Bars(Settings):

@@ -66,7 +66,7 @@ def load_pipeline(name: str, *, device: str | None = None) -> Any:
     dtype = torch.float16 if device.startswith("cuda") else torch.float32
     options = {"safety_checker": None, "requires_safety_checker": False}
     try:
-        pipe = DiffusionPipeline.from_pretrained(where, dtype=dtype, **options)
+        pipe = DiffusionPipeline.from_pretrained(where, dtype=dtype, use_safetensors=True, **options)
     except (OSError, ValueError, ImportError, KeyError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if Path(where).is_dir():

@@ -12,7 +12,7 @@ from typing import Any
 
 from artifacts.hashing import content_hash
 from artifacts.registry import Registry
-from artifacts.store import Store, StoreError, open_store
+from artifacts.store import DamagedError, Store, StoreError, open_store
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,16 @@ class Places:
 
     def fetched(self, key: str) -> Path:
         """Returns a local, verified copy of a stored artifact; each store has copies of its own."""
-        target = self.work / "fetched" / content_hash(self.store_url)[:8] / key
+        target, store = self.work / "fetched" / content_hash(self.store_url)[:8] / key, self.store()
         try:
-            return self.store().fetch(key, target)
+            return store.fetch(key, target)
+        except DamagedError:
+            raise
         except StoreError:
-            if not target.exists():
+            if not (target.exists() and store.has(key)):
                 raise
             shutil.rmtree(target)  # a copy of what was stored under this key before
-            return self.store().fetch(key, target)
+            return store.fetch(key, target)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -5,7 +5,8 @@ import json
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -16,6 +17,8 @@ from tasks.prepare import Plan
 from tasks.promotion import verdict
 from tasks.show import show_results
 from tasks.train import bundle_folder
+
+MOMENT = "%Y-%m-%dT%H%M%S.%f%z"
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,15 @@ class Registered:
 def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mapping[str, float]) -> Registered:
     """Registers the bundle as `cpe-<list>` with its scores as tags; the same results are registered once."""
     places = Places.from_environment()
+    with places.locked(f"register-{plan.concepts.model_name}"):
+        return _register(places, plan, bundle, scores_address, seconds)
+
+
+def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seconds: Mapping[str, float]) -> Registered:
     registry, scores = places.registry(), Scores.of(places, scores_address)
     model = plan.concepts.model_name
     existing = registry.find(model, "scores", scores_address)
-    if existing is not None:
+    if existing is not None and registry.has_files(model, existing):
         found = registry.resolve(f"{model}/{existing}")
         return Registered(model, existing, found.run_id, "champion" in found.aliases, "promoted_at" in found.tags)
     main = accuracy_metric(plan)
@@ -148,12 +156,20 @@ def save_results(
         "finished_at": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
     folder = places.work / "results"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{results['finished_at'].replace(':', '')}-{plan.concepts.name}.json"
-    path.with_suffix(".part").write_text(json.dumps(results, indent=1))
-    path.with_suffix(".part").replace(path)
+    with places.locked("results"):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{_moment_after_all(folder)}-{plan.concepts.name}.json"
+        path.with_suffix(".part").write_text(json.dumps(results, indent=1))
+        path.with_suffix(".part").replace(path)
     show_results(results)
     return results
+
+
+def _moment_after_all(folder: Path) -> str:
+    """Returns now, or just after the last run if the clock was put back since: file names tell the order of runs."""
+    now = f"{datetime.now(UTC):{MOMENT}}"
+    last = max((path.name[: len(now)] for path in folder.glob("*.json")), default="")
+    return now if last < now else f"{datetime.strptime(last, MOMENT) + timedelta(microseconds=1):{MOMENT}}"
 
 
 def holes_of(places: Places, scores_address: str) -> list[str]:

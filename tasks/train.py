@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 from typing import Any
 
 from prefect import task
@@ -18,6 +18,7 @@ from tasks.prepare import GatePlan, Plan, load_embeddings
 from tasks.progress import progress
 
 GATES_AT_ONCE = 16
+TRAINED = "trained"  # folder of gates that no store has taken yet, as they were trained together
 
 
 def missing_gates(plan: Plan) -> list[GatePlan]:
@@ -56,10 +57,12 @@ def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
     with ExitStack() as held:
         for address in sorted(gate.address for gate in chosen):  # in one order, so that nobody waits in a circle
             held.enter_context(places.locked(f"gate-{address}"))
+        _store_trained(places, chosen)
         store = places.store()
         missing = [gate for gate in chosen if not store.has(f"gates/{gate.address}")]
         if missing:
             _train(places, plan, missing)
+            _store_trained(places, missing)
     return [gate.address for gate in chosen]
 
 
@@ -90,9 +93,36 @@ def _train(places: Places, plan: Plan, chosen: Sequence[GatePlan]) -> None:
             print(f"cpe: {error}; training from the start", file=sys.stderr)
             checkpoint.unlink()
             trained = start()
-    for index, gate in enumerate(chosen):
-        _store_gate(places, plan, gate, trained.gates[index : index + 1], base.names, trained.curves[index])
-    checkpoint.unlink(missing_ok=True)
+    with places.scratch() as folder:
+        for index, gate in enumerate(chosen):
+            own = folder / "gates" / gate.address
+            _write_gate(own, plan, gate, trained.gates[index : index + 1], base.names, trained.curves[index])
+        waiting = places.work / TRAINED / checkpoint.stem
+        rmtree(waiting, ignore_errors=True)
+        waiting.parent.mkdir(parents=True, exist_ok=True)
+        (folder / "gates").rename(waiting)  # all of them at once: the checkpoint is of the whole group
+
+
+def _store_trained(places: Places, gates: Sequence[GatePlan]) -> None:
+    """Stores those of the gates that are trained and wait in the work folder, perhaps since a run that was cut off."""
+    for gate in gates:
+        for folder in sorted((places.work / TRAINED).glob(f"*/{gate.address}")):
+            if _is_whole(folder):
+                places.store().put(f"gates/{gate.address}", folder)
+            rmtree(folder)
+            if not any(folder.parent.iterdir()):
+                (places.work / "checkpoints" / f"{folder.parent.name}.safetensors").unlink(missing_ok=True)
+                folder.parent.rmdir()
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a gate that waits in the work folder is what was written there."""
+    from cpe.gatefile import FILE_NAME, MANIFEST_NAME
+
+    try:
+        return json.loads((folder / MANIFEST_NAME).read_text())["sha256"] == file_hash(folder / FILE_NAME)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _texts(plan: Plan, gates: Sequence[GatePlan], rows: dict[str, int], table: Any, device: Any) -> list[Any]:
@@ -124,34 +154,33 @@ def _seed(plan: Plan, gate: GatePlan) -> int:
     return int(content_hash([plan.concepts.seed, gate.concept])[:12], 16)
 
 
-def _store_gate(places: Places, plan: Plan, gate: GatePlan, gates: Any, sites: Sequence[str], curve: Sequence) -> None:
+def _write_gate(folder: Path, plan: Plan, gate: GatePlan, gates: Any, sites: Sequence[str], curve: Sequence) -> None:
     from safetensors.torch import save_file
 
     from cpe.gatefile import FILE_NAME, MANIFEST_NAME, metadata_of, to_tensors
 
-    with places.scratch() as folder:
-        save_file(to_tensors(gates, sites), folder / FILE_NAME, metadata_of(gates, [gate.concept]))
-        manifest = {
-            "format": 1,
-            "address": gate.address,
-            "concept": gate.concept,
-            "names": gate.names,
-            "surrogate": gate.surrogate,
-            "anchors": gate.anchors,
-            "anchors_hash": content_hash(gate.anchors),
-            "templates": plan.concepts.templates,
-            "training": plan.concepts.training_config.model_dump(),
-            "tied_qk": gates.config.tied_qk,
-            "base_model": plan.concepts.base_model,
-            "base_fingerprint": plan.fingerprint,
-            "sites": dict(zip(sites, gates.widths, strict=True)),
-            "seed": _seed(plan, gate),
-            "code_version": version("concept-pinpoint-eraser"),
-            "sha256": file_hash(folder / FILE_NAME),
-            "losses": list(curve),
-        }
-        (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1))
-        places.store().put(f"gates/{gate.address}", folder)
+    folder.mkdir(parents=True)
+    save_file(to_tensors(gates, sites), folder / FILE_NAME, metadata_of(gates, [gate.concept]))
+    manifest = {
+        "format": 1,
+        "address": gate.address,
+        "concept": gate.concept,
+        "names": gate.names,
+        "surrogate": gate.surrogate,
+        "anchors": gate.anchors,
+        "anchors_hash": content_hash(gate.anchors),
+        "templates": plan.concepts.templates,
+        "training": plan.concepts.training_config.model_dump(),
+        "tied_qk": gates.config.tied_qk,
+        "base_model": plan.concepts.base_model,
+        "base_fingerprint": plan.fingerprint,
+        "sites": dict(zip(sites, gates.widths, strict=True)),
+        "seed": _seed(plan, gate),
+        "code_version": version("concept-pinpoint-eraser"),
+        "sha256": file_hash(folder / FILE_NAME),
+        "losses": list(curve),
+    }
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1))
 
 
 @task(retries=2, retry_delay_seconds=2)

@@ -123,9 +123,7 @@ def test_a_missing_column_is_refused_even_if_it_may_be_empty(tmp_path: Path) -> 
 
 def test_a_table_of_another_kind_is_refused(tmp_path: Path) -> None:
     path = write_table(tmp_path / "pictures.parquet", [picture()], PICTURES)
-    with pytest.raises(
-        ValueError, match=r"missing guidance_scale.*; unknown picture_id.*write it again"
-    ):
+    with pytest.raises(ValueError, match=r"missing guidance_scale.*; unknown picture_id.*write it again"):
         read_table(path, IMAGES)
     pq.write_table(pa.table({name: ["1"] for name in PICTURES.names}), path)
     with pytest.raises(ValueError, match="template is string instead of int64 not null"):

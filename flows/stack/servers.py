@@ -1,0 +1,238 @@
+"""The stack's other processes: Prefect's server and worker, MLflow's server, and moto, which stands in for Ceph."""
+
+import json
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from typing import Any, Protocol
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+from flows.stack.processes import Processes, Service
+from flows.stack.settings import (
+    BIN,
+    CEPH_PACKAGES,
+    LOOPBACK,
+    POOL,
+    PROJECT,
+    Keys,
+    Settings,
+    StackError,
+    clean_environment,
+    write_private,
+)
+
+WORKER = "stack"
+ANSWER_TIMEOUT_S = 5
+OPENER = build_opener(ProxyHandler({}))  # everything is on the loopback
+
+
+class Store(Protocol):
+    """What the stack asks of either store."""
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """Its processes in the order of their start."""
+
+    def prepare(self, service: Service) -> None:
+        """Does what must be done before a service starts."""
+
+    def keys(self) -> Keys:
+        """Returns the keys; the store must run."""
+
+
+class Moto:
+    """A store in memory, which forgets everything when it ends; MLflow's entries about it are forgotten with it."""
+
+    WARNING = (
+        "Ceph is not used: moto stands in, and forgets all gates, pictures and registered models when it stops. "
+        f"For a store that keeps them: {CEPH_PACKAGES}"
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        if find_spec("moto") is None:
+            raise StackError(f"no store: neither Ceph ({CEPH_PACKAGES}) nor moto (make setup) is installed")
+        self.settings = settings
+        command = (sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(settings.s3_port))
+        self.service = Service(
+            "moto",
+            command,
+            clean_environment(),
+            lambda: answers(f"{settings.s3_url}/moto-api/"),
+            address=settings.s3_url,
+            ports={"CPE_STACK_S3_PORT": settings.s3_port},
+        )
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """Its one process."""
+        return (self.service,)
+
+    def prepare(self, service: Service) -> None:
+        """Drops MLflow's database about the files that were lost when moto ended."""
+        shutil.rmtree(self.settings.mlflow_data("moto"), ignore_errors=True)
+
+    def keys(self) -> Keys:
+        """Returns the keys, made at random the first time; moto would take any."""
+        path = self.settings.root / "moto-keys"
+        if not path.exists():
+            write_private(path, json.dumps({"access": secrets.token_hex(10), "secret": secrets.token_hex(20)}))
+        return Keys(**json.loads(path.read_text()))
+
+
+def prefect_server(settings: Settings) -> Service:
+    """Returns Prefect's server; its database is in its home folder."""
+    return Service(
+        "prefect",
+        (program("prefect"), "server", "start", "--host", LOOPBACK, "--port", str(settings.prefect_port)),
+        {**_prefect_environment(settings), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
+        lambda: answers(f"{settings.prefect_url}/health"),
+        address=settings.prefect_url.removesuffix("/api"),
+        data=settings.prefect_data,
+        ports={"CPE_STACK_PREFECT_PORT": settings.prefect_port},
+        stop_with=signal.SIGINT,
+    )
+
+
+def mlflow_server(settings: Settings, kind: str, keys: Keys) -> Service:
+    """Returns MLflow's server; it alone reads and writes its files in the store, for all clients."""
+    data = settings.mlflow_data(kind)
+    command = (
+        *(program("mlflow"), "server", "--host", LOOPBACK, "--port", str(settings.mlflow_port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}", "--serve-artifacts"),
+        *("--artifacts-destination", f"s3://{settings.bucket}/mlflow"),
+        *("--allowed-hosts", f"localhost:{settings.mlflow_port},{LOOPBACK}:{settings.mlflow_port}"),
+    )
+    environment = {
+        **clean_environment(),
+        **settings.store_environment(keys),
+        "MLFLOW_S3_ENDPOINT_URL": settings.s3_url,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    return Service(
+        "mlflow",
+        command,
+        environment,
+        lambda: answers(f"{settings.mlflow_url}/health"),
+        address=settings.mlflow_url,
+        data=data,
+        ports={"CPE_STACK_MLFLOW_PORT": settings.mlflow_port},
+    )
+
+
+def worker(settings: Settings, keys: Keys) -> Service:
+    """Returns the worker that runs deployed flows, one at a time."""
+    made = datetime.now(UTC)
+
+    def ready() -> bool:
+        try:
+            found = ask(f"{settings.prefect_url}/work_pools/{POOL}/workers/filter", {}) or []
+        except StackError:
+            return False
+        heard = [each["last_heartbeat_time"] for each in found if each["name"] == WORKER]
+        return any(datetime.fromisoformat(time.replace("Z", "+00:00")) > made for time in heard if time)
+
+    return Service(
+        "worker",
+        (program("prefect"), "worker", "start", "--pool", POOL, "--limit", "1", "--name", WORKER),
+        {**_prefect_environment(settings), **settings.client_environment(keys)},
+        ready,
+        address=f"pool {POOL}, {settings.store_url}, work folder {settings.work}",
+        stop_with=signal.SIGINT,
+        children_first=True,  # a flow run reports its end; the worker would kill it, and it would seem to run for ever
+    )
+
+
+def deploy(settings: Settings, processes: Processes) -> None:
+    """Makes the work pool and deploys everything in prefect.yaml.
+
+    Raises:
+        StackError: Prefect refused.
+    """
+    commands: list[tuple[str, ...]] = [("deploy", "--all")]
+    if ask(f"{settings.prefect_url}/work_pools/{POOL}") is None:
+        commands.insert(0, ("work-pool", "create", POOL, "--type", "process"))
+    with open(processes.log("deploy"), "wb") as log:
+        for command in commands:
+            done = subprocess.run(
+                (program("prefect"), "--no-prompt", *command),
+                env=_prefect_environment(settings),
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise StackError(f"`prefect {' '.join(command)}` failed: {processes.last_words('deploy')}")
+
+
+def make_bucket(settings: Settings, keys: Keys) -> None:
+    """Makes the bucket unless it is there.
+
+    Raises:
+        StackError: the store refused.
+    """
+    from boto3.session import Session
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    session = Session(keys.access, keys.secret, region_name="us-east-1")
+    try:
+        client = session.client("s3", endpoint_url=settings.s3_url)
+        if settings.bucket not in {each["Name"] for each in client.list_buckets()["Buckets"]}:
+            client.create_bucket(Bucket=settings.bucket)
+    except (BotoCoreError, ClientError) as error:
+        code = error.response.get("Error", {}).get("Code") if isinstance(error, ClientError) else type(error).__name__
+        raise StackError(f"the store does not make bucket {settings.bucket}: {code}; see its log") from None
+
+
+def answers(url: str) -> bool:
+    """Returns whether an address answers over HTTP without failing."""
+    try:
+        OPENER.open(url, timeout=ANSWER_TIMEOUT_S).close()
+    except HTTPError as error:
+        return error.code < 500
+    except OSError:
+        return False
+    return True
+
+
+def ask(url: str, body: dict[str, Any] | None = None) -> Any:
+    """Returns what a server of the stack answers, None if there is no such thing; with a body it is a POST.
+
+    Raises:
+        StackError: it does not answer, or refuses.
+    """
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(url, data, {"Content-Type": "application/json"})
+    try:
+        with OPENER.open(request, timeout=ANSWER_TIMEOUT_S) as answer:
+            return json.load(answer)
+    except HTTPError as error:
+        if error.code == 404:
+            return None
+        raise StackError(f"{url} answers {error.code}; see the server's log") from None
+    except OSError as error:
+        raise StackError(f"{url} does not answer ({error}); see the server's log") from None
+
+
+def program(name: str) -> str:
+    """Returns the path of a program of this Python environment.
+
+    Raises:
+        StackError: it is not installed.
+    """
+    path = BIN / name
+    if not path.exists():
+        raise StackError(f"{name} is missing in {BIN.parent}; run `make setup`")
+    return str(path)
+
+
+def _prefect_environment(settings: Settings) -> dict[str, str]:
+    own = {"PREFECT_API_URL": settings.prefect_url, "PREFECT_HOME": str(settings.prefect_data)}
+    return clean_environment() | own
