@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = (
-    "diffusers", "transformers", "mlflow", "boto3", "cpe.models", "cpe.eraser", "cpe.training", "cpe.generation",
-    "cpe.embedded.observers", "flows.cli", "flows.erase_and_evaluate",
+    "boto3", "cpe.embedded.observers", "cpe.eraser", "cpe.training", "flows.cli", "flows.erase_and_evaluate",
+    "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store",
 )  # fmt: skip
 HOOKS: dict[str, Callable[..., None]] = {}
 
@@ -220,10 +220,21 @@ def write(path: Path, text: str) -> None:
     path.with_suffix(path.suffix + ".part").replace(path)
 
 
-def main() -> None:
-    """Forks a run for every line of the standard input."""
+def import_everything() -> None:
+    """Imports what runs import, also what they import late."""
+    import torch
+
+    from cpe.models import load_pipeline
+
+    torch.set_num_threads(1)  # a process with more of them could not be forked
     for name in PRELOADED:
         importlib.import_module(name)
+    load_pipeline("embedded", device="cpu")
+
+
+def main() -> None:
+    """Forks a run for every line of the standard input."""
+    import_everything()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         if os.fork() == 0:

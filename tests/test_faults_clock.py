@@ -151,10 +151,8 @@ def test_a_clock_that_was_put_back_deletes_no_upload_that_is_under_way(clock, tm
             """Deletes the key from a machine whose clock is back, between this upload's files and its index."""
             clock.put_back()
             clock.put_back()
-            script = (
-                "import sys; from artifacts.store import open_store; print(open_store(sys.argv[1]).delete(sys.argv[2]))"
-            )
-            command = [sys.executable, "-c", script, "s3://gates/cpe", key]
+            script = f"from artifacts.store import open_store; print(open_store('s3://gates/cpe').delete({key!r}))"
+            command = [sys.executable, "-c", script]
             environment = clean_environment(**settings, **clock.environment)
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             assert done.stdout.strip() == "True"

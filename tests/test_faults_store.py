@@ -244,7 +244,8 @@ def test_a_damaged_gate_is_never_used_but_named_and_trained_again_once_it_is_del
     targets = [{"name": "rose", "aliases": ["red rose"]}, "pizza"]  # of different shapes: each is trained alone
     (work / "few.yaml").write_text(yaml.safe_dump({**LIST, "targets": targets}))
     assert erase(runner, work, "first")[0].wait() == 0
-    whole = {path: load_file(path) for path in (work / "store").glob("gates/*/gate.safetensors")}
+    paths = (work / "store").glob("gates/*/gate.safetensors")
+    whole = {path: {name: tensor.clone() for name, tensor in load_file(path).items()} for path in paths}
     untouched = {key: files for key, files in artifacts_in(work).items() if key.startswith("pictures")}
     rose, pizza = sorted({path.parent for path in whole})
     store = open_store(str(work / "store"))
