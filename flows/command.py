@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
+import httpx
 import typer
 from safetensors import SafetensorError
 
-BAD_INPUT = (ValueError, OSError, LookupError, RuntimeError, ImportError, SafetensorError)
+BAD_INPUT = (ValueError, OSError, LookupError, RuntimeError, ImportError, SafetensorError, httpx.HTTPError)
 
 
 def command_of(app: typer.Typer, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -23,13 +24,20 @@ def command_of(app: typer.Typer, **options: Any) -> Callable[[Callable[..., None
             except BAD_INPUT as error:
                 if os.environ.get("CPE_DEBUG"):
                     raise
-                print(f"cpe: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+                print(f"cpe: {_message(error)}", file=sys.stderr)
                 raise typer.Exit(2) from None
 
         app.command(**options)(wrapped)
         return wrapped
 
     return register
+
+
+def _message(error: Exception) -> str:
+    server = os.environ.get("PREFECT_API_URL")
+    if server and (isinstance(error, httpx.HTTPError) or "Failed to reach API" in str(error)):
+        return f"the Prefect server at {server} does not answer; start it, or unset PREFECT_API_URL to do without"
+    return str(error.args[0] if isinstance(error, KeyError) else error)
 
 
 def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

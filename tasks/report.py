@@ -79,9 +79,10 @@ def write_report(
         )
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".part").write_text(html)
-    path.with_suffix(".part").replace(path)
-    places.registry().attach(registered.run_id, {"report": path})
+    with places.scratch() as folder:
+        (folder / path.name).write_text(html)
+        places.registry().attach(registered.run_id, {"report": folder / path.name})
+        (folder / path.name).replace(path)  # last: a report that is here is beside the version's files too
     erased = [row for grid in grids[:1] for row in grid.rows if row.before]
     show_report(plan.concepts.name, path, [row.before[0] for row in erased], [row.after[0] for row in erased])
     return str(path)

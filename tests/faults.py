@@ -77,7 +77,7 @@ class Run:
     @property
     def message(self) -> str:
         """The one message that it ended with."""
-        found = re.findall(r"^cpe: (.*)$", self.text, re.MULTILINE)
+        found = re.findall(r"(?:^|\])cpe: (.*)$", self.text, re.MULTILINE)  # a bar may stand before it
         assert len(found) == 1, self.text
         assert "Traceback" not in self.text, self.text
         return str(found[0])

@@ -19,6 +19,7 @@ PRELOADED = (
     "boto3", "cpe.embedded.observers", "cpe.eraser", "cpe.training", "flows.cli", "flows.erase_and_evaluate",
     "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store",
 )  # fmt: skip
+LONGEST_WAIT_S = 300.0
 HOOKS: dict[str, Callable[..., None]] = {}
 
 
@@ -121,7 +122,9 @@ def wait_before(path: str, signal_path: str, number: int = 1) -> None:
 
     def waiting(real: Callable[..., Any], *given: Any, **options: Any) -> Any:
         Path(signal_path + ".reached").touch()
+        end = time.monotonic() + LONGEST_WAIT_S
         while not Path(signal_path).exists():
+            assert time.monotonic() < end, "whoever asked has forgotten this run"
             time.sleep(0.02)
         return real(*given, **options)
 

@@ -24,6 +24,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def heed_interrupts() -> None:
+    """Lets SIGINT end a child even where the tests were started in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def prefect(tmp_path):
     """Yields a function that runs prefect commands against a server of their own."""
@@ -38,7 +43,7 @@ def prefect(tmp_path):
     }
     log = (tmp_path / "server.log").open("w")
     command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, preexec_fn=heed_interrupts)
     try:
         for _ in range(120):
             try:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from test_deployment import PREFECT, PROJECT
+from test_deployment import PREFECT, PROJECT, heed_interrupts
 from test_deployment import prefect as prefect
 from test_flow import LIST
 
@@ -30,13 +30,13 @@ LITTLE = {
 @contextmanager
 def workers(prefect, count, folder):
     """Runs so many workers of the pool, one flow run each."""
-    started = []
+    started, options = [], {"env": prefect.environment, "cwd": PROJECT}
     try:
         for number in range(count):
             log = (folder / f"worker-{number}.log").open("w")
             command = [PREFECT, "worker", "start", "--pool", "gpu", "--limit", "1", "--name", f"worker {number}"]
             started.append(
-                (subprocess.Popen(command, env=prefect.environment, cwd=PROJECT, stdout=log, stderr=log), log)
+                (subprocess.Popen(command, preexec_fn=heed_interrupts, **options, stdout=log, stderr=log), log)
             )
         yield
     finally:
