@@ -59,6 +59,8 @@ def show(
     model = registry.resolve(reference)
     rows = [("name", model.name), ("version", str(model.version)), ("aliases", ", ".join(model.aliases) or "none")]
     rows += [("created", f"{model.created_at:%Y-%m-%d %H:%M} UTC"), ("run", model.run_id), *sorted(model.tags.items())]
+    there = registry.has_files(model.name, model.version)
+    rows.append(("files", "there" if there else "gone: run `cpe erase` with its list again, which registers it anew"))
     if fetch is not None:
         rows.append(("fetched to", str(registry.fetch(reference, fetch))))
     table(f"models:/{model.name}/{model.version}", ("", ""), rows)

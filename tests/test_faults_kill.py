@@ -164,7 +164,6 @@ def test_one_version_is_registered_with_files_and_champion_with_its_reason(kille
     assert latest(work)["champion"]
 
 
-@pytest.mark.xfail(strict=True, reason="tasks/report.py takes a report that is there for one that was added")
 def test_the_report_is_beside_the_files_of_the_version_even_if_the_run_was_killed_between_them(killed):
     work, _ = killed
     registry = Registry(f"sqlite:///{work / 'mlflow.db'}")

@@ -91,7 +91,6 @@ def test_without_its_prefect_server_a_run_ends_and_the_next_goes_on(without_pref
     assert len(steps) == len(set(steps)) == 40, "trained once"
 
 
-@pytest.mark.xfail(strict=True, reason="flows/command.py does not know Prefect's errors yet")
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_message_names_the_prefect_server_and_the_way_out(without_prefect, which):
     _, runs, codes, _ = without_prefect
@@ -177,7 +176,6 @@ def test_a_version_without_files_is_not_used_and_the_message_says_how_to_have_th
     assert "run `cpe erase` with its list again" in runs[command].message
 
 
-@pytest.mark.xfail(strict=True, reason="flows/cli_models.py does not look yet")
 def test_a_version_without_files_is_shown_as_such(lost):
     _, runs, _ = lost
     assert "files" in runs["show"].text
