@@ -1,6 +1,7 @@
 """Real servers that can be stopped and started, and a proxy before S3 that refuses, fills up or drops connections."""
 
 import atexit
+import ctypes
 import http.client
 import os
 import signal
@@ -22,10 +23,17 @@ from artifacts.registry import Registry
 
 BIN = Path(sys.executable).parent
 ERROR = "<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>no</Message></Error>"
+PR_SET_PDEATHSIG = 1
 Refusal = tuple[int, str]  # status and code
 ACCESS_DENIED: Refusal = (403, "AccessDenied")
 QUOTA_EXCEEDED: Refusal = (403, "QuotaExceeded")
 INSUFFICIENT_STORAGE: Refusal = (507, "InsufficientStorage")
+
+
+def end_with_parent() -> None:
+    """Lets this process be killed when the tests are, who then cannot stop it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Server:
@@ -57,7 +65,13 @@ class Server:
         """Starts it."""
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                self.command, env=self.environment, cwd=self.log.parent, stdout=log, stderr=log, start_new_session=True
+                self.command,
+                env=self.environment,
+                cwd=self.log.parent,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
             )
 
     def answers(self) -> bool:

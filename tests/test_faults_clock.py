@@ -1,18 +1,17 @@
 """A clock that is put back, in the middle of a run and between two: nothing that counts goes by the clock."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 
-import boto3
 import pytest
 import yaml
 from faults import LIST, Runner, clean_environment, copied_database, made, registered, wait_for
 from faults_servers import shared
-from moto.server import ThreadedMotoServer
 
 from artifacts.store import open_store
 
@@ -126,42 +125,29 @@ def test_a_clock_put_back_between_runs_and_within_one_changes_nothing(clock, tmp
         runner.close()
 
 
-def test_a_clock_that_was_put_back_deletes_no_upload_that_is_under_way(clock, tmp_path, monkeypatch):
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        settings = {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "x",
-            "AWS_SECRET_ACCESS_KEY": "x",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        for name, value in settings.items():
-            monkeypatch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="gates")
-        artifact = tmp_path / "artifact"
-        artifact.mkdir()
-        (artifact / "manifest.json").write_text("{}")
-        store, key = open_store("s3://gates/cpe"), "gates/3f2a"
-        assert store.put(key, artifact)
-        publish = store._publish
+def test_a_clock_that_was_put_back_deletes_no_upload_that_is_under_way(clock, tmp_path, monkeypatch, new_bucket):
+    aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    place = f"s3://{new_bucket}/cpe"
+    artifact = tmp_path / "artifact"
+    artifact.mkdir()
+    (artifact / "manifest.json").write_text("{}")
+    store, key = open_store(place), "gates/3f2a"
+    assert store.put(key, artifact)
+    publish = store._publish
 
-        def delete_meanwhile(key, index):
-            """Deletes the key from a machine whose clock is back, between this upload's files and its index."""
-            clock.put_back()
-            clock.put_back()
-            script = f"from artifacts.store import open_store; print(open_store('s3://gates/cpe').delete({key!r}))"
-            command = [sys.executable, "-c", script]
-            environment = clean_environment(**settings, **clock.environment)
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-            assert done.stdout.strip() == "True"
-            return publish(key, index)
+    def delete_meanwhile(key, index):
+        """Deletes the key from a machine whose clock is back, between this upload's files and its index."""
+        clock.put_back()
+        clock.put_back()
+        script = f"from artifacts.store import open_store; print(open_store({place!r}).delete({key!r}))"
+        command = [sys.executable, "-c", script]
+        environment = clean_environment(**aws, **clock.environment)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "True"
+        return publish(key, index)
 
-        monkeypatch.setattr(store, "has", lambda key: False)
-        monkeypatch.setattr(store, "_check_place", lambda key: None)
-        monkeypatch.setattr(store, "_publish", delete_meanwhile)
-        assert store.put(key, artifact)
-        assert (open_store("s3://gates/cpe").fetch(key, tmp_path / "fetched") / "manifest.json").is_file()
-    finally:
-        server.stop()
+    monkeypatch.setattr(store, "has", lambda key: False)
+    monkeypatch.setattr(store, "_check_place", lambda key: None)
+    monkeypatch.setattr(store, "_publish", delete_meanwhile)
+    assert store.put(key, artifact)
+    assert (open_store(place).fetch(key, tmp_path / "fetched") / "manifest.json").is_file()

@@ -354,38 +354,21 @@ def test_a_full_disk_ends_the_run_in_one_message_and_the_next_run_goes_on(harnes
     assert "Trained 1 of 1 gates" in finished.stdout
 
 
-def test_the_same_tasks_work_on_an_s3_store(tmp_path, monkeypatch):
-    import boto3
-    from moto.server import ThreadedMotoServer
-
+def test_the_same_tasks_work_on_an_s3_store(tmp_path, monkeypatch, new_bucket):
     from tasks.train import assemble_bundle, bundle_folder, missing_gates, plan_training, train_gates
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "CPE_STORE": "s3://gates/cpe",
-            "CPE_WORK": str(tmp_path / "work"),
-        }.items():
-            monkeypatch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="gates")
-        path = tmp_path / "list.yaml"
-        training = {"preset": "emoji", "changes": {"stages": 1, "first_steps": 10}}
-        targets = [{"name": "rose", "aliases": ["red rose"]}, "pizza"]
-        path.write_text(yaml.safe_dump({**LIST, "targets": targets, "training": training}))
-        plan = prepare_concepts.fn(str(path))
-        assert plan_training.fn(plan) == [["rose"], ["pizza"]], "a name more, other shapes: trained apart"
-        for group in plan_training.fn(plan):
-            train_gates.fn(plan, group)
-        assert missing_gates(plan) == []
-        bundle = assemble_bundle.fn(plan)
-        folder = bundle_folder(Places.from_environment(), bundle)
-        assert set(Eraser.load(folder).concepts) == {"rose", "pizza"}
-        assert Places.from_environment().store().keys("gates") == sorted(f"gates/{g.address}" for g in plan.gates)
-    finally:
-        server.stop()
+    monkeypatch.setenv("CPE_STORE", f"s3://{new_bucket}/cpe")
+    monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
+    path = tmp_path / "list.yaml"
+    training = {"preset": "emoji", "changes": {"stages": 1, "first_steps": 10}}
+    targets = [{"name": "rose", "aliases": ["red rose"]}, "pizza"]
+    path.write_text(yaml.safe_dump({**LIST, "targets": targets, "training": training}))
+    plan = prepare_concepts.fn(str(path))
+    assert plan_training.fn(plan) == [["rose"], ["pizza"]], "a name more, other shapes: trained apart"
+    for group in plan_training.fn(plan):
+        train_gates.fn(plan, group)
+    assert missing_gates(plan) == []
+    bundle = assemble_bundle.fn(plan)
+    folder = bundle_folder(Places.from_environment(), bundle)
+    assert set(Eraser.load(folder).concepts) == {"rose", "pizza"}
+    assert Places.from_environment().store().keys("gates") == sorted(f"gates/{g.address}" for g in plan.gates)

@@ -2,7 +2,6 @@
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from artifacts.list_files import LARGEST_FILE_BYTES, sync_lists
 from artifacts.store import StoreError
@@ -10,26 +9,12 @@ from tasks.prepare import find_list
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="lists")
-    yield client
-    client.close()
-    server.stop()
+def bucket(new_bucket):
+    return boto3.resource("s3").Bucket(new_bucket)
 
 
 def put(bucket, key, body=b"name: one\n"):
-    bucket.put_object(Bucket="lists", Key=key, Body=body)
+    bucket.put_object(Key=key, Body=body)
 
 
 def test_a_copy_follows_what_is_added_changed_and_removed(bucket, tmp_path):
@@ -37,12 +22,12 @@ def test_a_copy_follows_what_is_added_changed_and_removed(bucket, tmp_path):
     put(bucket, "mine/sets/some.yaml", b"name: some\n")
     for other in ("mine/notes.txt", "mine/deep/er/two.yaml", "mine/../x.yaml", "other/three.yaml", "mine/.hidden.yaml"):
         put(bucket, other)
-    folder = sync_lists("s3://lists/mine", tmp_path / "copy")
+    folder = sync_lists(f"s3://{bucket.name}/mine", tmp_path / "copy")
     assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.yaml")) == ["one.yaml", "sets/some.yaml"]
     assert list(tmp_path.iterdir()) == [folder], "nothing outside"
     put(bucket, "mine/one.yaml", b"name: changed\n")
-    bucket.delete_object(Bucket="lists", Key="mine/sets/some.yaml")
-    sync_lists("s3://lists/mine", folder)
+    bucket.Object("mine/sets/some.yaml").delete()
+    sync_lists(f"s3://{bucket.name}/mine", folder)
     assert (folder / "one.yaml").read_bytes() == b"name: changed\n"
     assert not (folder / "sets" / "some.yaml").exists()
 
@@ -50,7 +35,7 @@ def test_a_copy_follows_what_is_added_changed_and_removed(bucket, tmp_path):
 def test_a_list_is_found_by_name_where_lists_are(bucket, tmp_path, monkeypatch):
     put(bucket, "mine/one.yaml", b"name: first\n")
     monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
-    monkeypatch.setenv("CPE_LISTS", "s3://lists/mine")
+    monkeypatch.setenv("CPE_LISTS", f"s3://{bucket.name}/mine")
     assert find_list("one").read_text() == "name: first\n"
     put(bucket, "mine/one.yaml", b"name: second\n")
     assert find_list("one").read_text() == "name: second\n"
@@ -59,9 +44,9 @@ def test_a_list_is_found_by_name_where_lists_are(bucket, tmp_path, monkeypatch):
 
 def test_a_file_too_large_for_a_list_is_refused_and_the_copy_stays(bucket, tmp_path):
     put(bucket, "mine/one.yaml")
-    folder = sync_lists("s3://lists/mine", tmp_path / "copy")
+    folder = sync_lists(f"s3://{bucket.name}/mine", tmp_path / "copy")
     put(bucket, "mine/huge.yaml", b"#" * (LARGEST_FILE_BYTES + 1))
     with pytest.raises(StoreError, match=r"huge\.yaml is larger"):
-        sync_lists("s3://lists/mine", folder)
+        sync_lists(f"s3://{bucket.name}/mine", folder)
     assert (folder / "one.yaml").is_file()
     assert not (folder / "huge.yaml").exists()

@@ -3,13 +3,11 @@
 import logging
 import sqlite3
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import mlflow
 import pytest
-from moto.server import ThreadedMotoServer
 
 from artifacts.registry import ModelVersion, Registry, RegistryError, fetch
 
@@ -274,15 +272,6 @@ def test_files_can_lie_in_s3(
     remote.register("cpe-s3", run_id, "bundle", tags={})
     folder = remote.fetch("cpe-s3", tmp_path / "copy")
     assert (folder / "gates" / "a.safetensors").read_bytes() == b"tiger" * 100
-
-
-@pytest.fixture
-def s3_server() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 def test_a_broken_tracking_uri_is_a_clear_error_at_once(tmp_path: Path) -> None:

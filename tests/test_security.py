@@ -2,7 +2,6 @@
 
 import copy
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 from fuzz import cases
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from artifacts.folder import FolderStore
 from artifacts.hashing import file_hash
@@ -22,18 +20,14 @@ KEY = "gates/3f2a"
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[S3Store]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
+def bucket(s3_server: str) -> S3Store:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "something")
-        store = open_store("s3://security", endpoint_url=f"http://{host}:{port}")
+        store = open_store("s3://security", endpoint_url=s3_server)
         assert isinstance(store, S3Store)
         store.client.create_bucket(Bucket=store.bucket)
-    yield store
-    server.stop()
+    return store
 
 
 @pytest.fixture(params=["folder", "s3"])

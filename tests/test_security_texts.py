@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from botocore.exceptions import ClientError
 from fuzz import cases
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 from test_flow import LIST
 from test_report import Page, full_report
 from typer.testing import CliRunner
@@ -52,15 +51,6 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
 def gate(tmp_path: Path) -> Path:
     (tmp_path / "gate").mkdir()
@@ -90,24 +80,24 @@ def actions(url: str, endpoint: str | None, folder: Path) -> list[Callable[[], A
 
 
 def test_no_secret_is_told_when_a_store_fails(
-    server: str, gate: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    s3_server: str, gate: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for action in actions("s3://no-such-bucket/x", server, gate):
+    for action in actions("s3://no-such-bucket/x", s3_server, gate):
         assert "the bucket does not exist" in told(action, StoreError, caplog)
     once = CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
     monkeypatch.setattr("artifacts.s3.CONFIG", once)
     for action in actions("s3://bucket/x", "http://127.0.0.1:9", gate):
         assert "the server cannot be reached" in told(action, StoreError, caplog)
     monkeypatch.setenv("AWS_SESSION_TOKEN", f"{TOKEN}\n")
-    for action in actions("s3://bucket/x", server, gate):
+    for action in actions("s3://bucket/x", s3_server, gate):
         assert "a credential holds a line break" in told(action, StoreError, caplog)
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "NoSuchKey", "SlowDown", f"{MARKER} {TOKEN}", MARKER * 100, ""])
 def test_what_a_server_says_is_not_repeated(
-    server: str, gate: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: str
+    s3_server: str, gate: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: str
 ) -> None:
-    store = open_store("s3://bucket/x", endpoint_url=server)
+    store = open_store("s3://bucket/x", endpoint_url=s3_server)
     assert isinstance(store, S3Store)
 
     def refuse(**_: Any) -> Any:
@@ -210,8 +200,8 @@ def test_a_run_whose_store_fails_tells_and_leaves_no_secret(
         assert TOKEN.encode() not in text
 
 
-def test_no_secret_gets_into_what_is_stored(server: str, gate: Path, tmp_path: Path) -> None:
-    store = open_store("s3://stored/x", endpoint_url=server)
+def test_no_secret_gets_into_what_is_stored(s3_server: str, gate: Path, tmp_path: Path) -> None:
+    store = open_store("s3://stored/x", endpoint_url=s3_server)
     assert isinstance(store, S3Store)
     store.client.create_bucket(Bucket="stored")
     assert store.put(KEY, gate)

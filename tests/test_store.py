@@ -5,14 +5,12 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 import artifacts.folder
 from artifacts.folder import FolderStore
@@ -23,15 +21,6 @@ from artifacts.store import Store, StoreError, open_store
 
 KEY = "gates/3f2a"
 SECRET = "do-not-print-this-secret"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture
@@ -46,12 +35,12 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def bucket(server: str) -> S3Store:
+def bucket(s3_server: str) -> S3Store:
     """A store with the one client of all tests: boto3 takes half a second to make one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "somebody")
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        store = open_store("s3://tests", endpoint_url=server)
+        store = open_store("s3://tests", endpoint_url=s3_server)
         assert isinstance(store, S3Store)
         store.client.create_bucket(Bucket=store.bucket)
     return store
@@ -417,8 +406,8 @@ def test_a_url_of_another_kind_is_refused(url: str) -> None:
         open_store(url)
 
 
-def test_credentials_never_appear_in_messages(credentials: None, server: str, tmp_path: Path) -> None:
-    for url, endpoint in ((f"s3://me:{SECRET}@bucket/x", server), ("s3://bucket", f"http://me:{SECRET}@host")):
+def test_credentials_never_appear_in_messages(credentials: None, s3_server: str, tmp_path: Path) -> None:
+    for url, endpoint in ((f"s3://me:{SECRET}@bucket/x", s3_server), ("s3://bucket", f"http://me:{SECRET}@host")):
         with pytest.raises(ValueError, match="credentials") as caught:
             open_store(url, endpoint_url=endpoint)
         assert SECRET not in str(caught.value)
@@ -434,8 +423,8 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path, gate: Path) -> N
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_a_missing_bucket_says_so(server: str, credentials: None, gate: Path, tmp_path: Path) -> None:
-    store = open_store("s3://no-such-bucket/x", endpoint_url=server)
+def test_a_missing_bucket_says_so(s3_server: str, credentials: None, gate: Path, tmp_path: Path) -> None:
+    store = open_store("s3://no-such-bucket/x", endpoint_url=s3_server)
     for action in (
         lambda: store.has(KEY),
         lambda: store.put(KEY, gate),
@@ -456,12 +445,12 @@ def test_an_endpoint_that_nobody_answers_says_so(
 
 
 def test_missing_credentials_say_so(
-    server: str, credentials: None, gate: Path, monkeypatch: pytest.MonkeyPatch
+    s3_server: str, credentials: None, gate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(StoreError, match="credentials are missing or refused"):
-        open_store("s3://bucket/x", endpoint_url=server).put(KEY, gate)
+        open_store("s3://bucket/x", endpoint_url=s3_server).put(KEY, gate)
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
