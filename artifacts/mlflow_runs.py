@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.disk import rename_new, temporary_sibling
+from artifacts.hashing import folder_hash
 from artifacts.mlflow_link import RegistryError, error_code
 
 REGISTER_AGAIN = "choose another version, or run `cpe erase` with its list again, which registers the same gates anew"
@@ -92,19 +93,20 @@ def has_files(client: Any, source: str) -> bool:
         return False  # the run itself is gone
 
 
-def download(client: Any, source: str, target: Path) -> Path:
+def download(client: Any, source: str, target: Path, expected: str | None) -> Path:
     """Download the files of a model version into a new folder, all or nothing.
 
     Args:
         client: An `MlflowClient`.
         source: The version's source, "runs:/<run id>/<artifact path>".
         target: The folder to make; missing or empty.
+        expected: `folder_hash` of the files; None leaves them unchecked.
 
     Returns:
         `target`.
 
     Raises:
-        RegistryError: The source is of another kind, its files are gone, or `target` holds something.
+        RegistryError: The source is of another kind, its files are gone or damaged, or `target` holds something.
     """
     run_id, _, artifact_path = source.removeprefix("runs:/").partition("/")
     if not source.startswith("runs:/") or not artifact_path:
@@ -119,16 +121,21 @@ def download(client: Any, source: str, target: Path) -> Path:
         folder = Path(client.download_artifacts(run_id, artifact_path, str(temporary)))
         if not folder.is_dir():
             raise gone
+        if expected is not None and folder_hash(folder) != expected:
+            raise RegistryError(
+                f"the files of run {run_id} under {artifact_path!r} are not what was registered: damaged or changed; "
+                f"restore them from a copy, or delete this version; {REGISTER_AGAIN}"
+            )
         if not rename_new(folder, target):
             raise busy
     return target
 
 
-def download_temporary(client: Any, source: str) -> Path:
+def download_temporary(client: Any, source: str, expected: str | None) -> Path:
     """Download the files of a model version into a temporary folder, which is the caller's."""
     scratch = Path(tempfile.mkdtemp(prefix="cpe-"))
     try:
-        return download(client, source, scratch)
+        return download(client, source, scratch, expected)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

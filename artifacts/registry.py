@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from artifacts.mlflow_link import RegistryError as RegistryError
 from artifacts.mlflow_link import connect, error_code, reporting, sqlite_path
@@ -36,6 +37,7 @@ from artifacts.mlflow_runs import (
 
 MODEL_PREFIX = "cpe-"
 PREVIOUS = "previous"
+FILES_HASH = "files_sha256"
 
 
 class Registry:
@@ -49,9 +51,12 @@ class Registry:
 
     Raises:
         RegistryError: The URI is empty or unknown, or its database is unusable.
+        ValueError: `artifact_root` holds credentials, which MLflow would keep.
     """
 
     def __init__(self, tracking_uri: str, artifact_root: str | None = None) -> None:
+        if artifact_root is not None and "@" in urlsplit(artifact_root).netloc:
+            raise ValueError("artifact_root must hold no user or password; credentials come from the environment")
         self.client: Any = connect(tracking_uri)
         self.tracking_uri = tracking_uri
         database = sqlite_path(tracking_uri)
@@ -130,7 +135,7 @@ class Registry:
             name: The registered model, `cpe-<list>`; created when missing.
             run_id: The run that holds the files.
             artifact_path: Where in the run they are, for example "bundle".
-            tags: Tags of the version: metrics, hashes.
+            tags: Tags of the version: metrics, hashes. Under `files_sha256`, the `folder_hash` that `fetch` checks.
             description: A sentence for people.
 
         Returns:
@@ -297,14 +302,16 @@ class Registry:
             The folder with the version's files.
 
         Raises:
-            RegistryError: There is no such version, its files are gone, or `target` is not free.
+            RegistryError: There is no such version, its files are gone or not those of its tag `files_sha256`, or
+                `target` is not free.
         """
         found = self.resolve(reference)
         with self._reporting(f"fetch {reference}"):
             source = self.client.get_model_version(found.name, str(found.version)).source
+            expected = found.tags.get(FILES_HASH)
             if target is None:
-                return download_temporary(self.client, source)
-            return download(self.client, source, Path(target))
+                return download_temporary(self.client, source, expected)
+            return download(self.client, source, Path(target), expected)
 
     def set_tags(self, name: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version, replacing those of the same key.

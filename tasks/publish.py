@@ -11,6 +11,8 @@ from typing import Any
 
 from prefect import task
 
+from artifacts.hashing import folder_hash
+from artifacts.registry import FILES_HASH
 from tasks.figures import Scores, accuracy_metric, as_results, figures, judge
 from tasks.places import Places
 from tasks.prepare import Plan
@@ -73,6 +75,8 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
         "fell_short": "; ".join(verdict(plan, scores).short) or "nothing",
         "made_by": made_by(),
     }
+    folder = bundle_folder(places, bundle)
+    tags[FILES_HASH] = folder_hash(folder)
     run_id = registry.record_run(
         f"erase-{plan.concepts.name}",
         params={
@@ -83,7 +87,7 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
         metrics=metrics,
         tags=tags,
         artifacts={
-            "bundle": bundle_folder(places, bundle),
+            "bundle": folder,
             "scores": places.fetched(f"scores/{scores_address}"),
         },
     )

@@ -1,7 +1,9 @@
 """Settings, and the S3 server shared by the tests."""
 
+import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import pytest
@@ -9,6 +11,10 @@ import torch
 from moto.server import ThreadedMotoServer
 
 torch.set_num_threads(1)
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with one Prefect database would lock each other out
+    home = Path(os.environ["PREFECT_HOME"]) / os.environ["PYTEST_XDIST_WORKER"]
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["PREFECT_HOME"] = str(home)
 
 
 @pytest.fixture(scope="session")

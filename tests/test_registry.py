@@ -9,7 +9,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from artifacts.registry import ModelVersion, Registry, RegistryError, fetch
+from artifacts.hashing import folder_hash
+from artifacts.registry import FILES_HASH, ModelVersion, Registry, RegistryError, fetch
 
 
 @pytest.fixture(scope="module")
@@ -244,6 +245,32 @@ def test_fetch_takes_its_registry_from_the_environment(
     with pytest.raises(RegistryError, match="set MLFLOW_TRACKING_URI"):
         fetch("cpe-environment")
     assert (fetch("cpe-environment", registry.tracking_uri) / "manifest.json").read_text() == "tiger"
+
+
+def test_files_that_are_not_what_was_registered_are_refused(
+    registry: Registry, place: Path, bundle: Path, tmp_path: Path
+) -> None:
+    run_id = record(registry, bundle)
+    registry.register("cpe-damaged", run_id, "bundle", tags={FILES_HASH: folder_hash(bundle)})
+    assert folder_hash(registry.fetch("cpe-damaged", tmp_path / "whole")) == folder_hash(bundle)
+    (kept,) = (place / "files").glob(f"{run_id}/artifacts/bundle/gates/a.safetensors")
+    data = kept.read_bytes()
+    for damaged in (bytes([data[0] ^ 1]) + data[1:], data[:-1], data + b"x"):
+        kept.write_bytes(damaged)
+        with pytest.raises(RegistryError, match="are not what was registered: damaged or changed"):
+            registry.fetch("cpe-damaged", tmp_path / "copy")
+        assert not (tmp_path / "copy").exists()
+    kept.write_bytes(data)
+    (kept.parent / "more.safetensors").write_bytes(data)
+    with pytest.raises(RegistryError, match="are not what was registered"):
+        registry.fetch("cpe-damaged")
+
+
+def test_a_secret_in_an_address_never_reaches_mlflow(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="artifact_root must hold no user or password") as caught:
+        Registry(f"sqlite:///{tmp_path}/mlflow.db", artifact_root="s3://me:hush@bucket/x")
+    assert "hush" not in str(caught.value)
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_mlflows_own_global_uri_is_neither_used_nor_changed(
