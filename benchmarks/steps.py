@@ -11,6 +11,7 @@ from cpe.config import TrainingConfig
 from cpe.gates import Gates
 from cpe.phases import AttackPhase, ErasePhase
 from cpe.projections import BaseProjections
+from cpe.stepping import Stepper
 from cpe.training import Training
 
 TEMPLATES, ANCHORS = 100, 2000  # prompts of a target, embeddings that anchors are drawn from
@@ -43,9 +44,7 @@ class Steps:
         up = run.batch.gates.up
         up += RESTLESS * torch.randn(up.shape, generator=torch.Generator().manual_seed(1)).to(up)
         self.erase, self.attack = run.erase_phase(), run.attack_phase()
-        self.optimizers: dict[ErasePhase | AttackPhase, torch.optim.Optimizer] = {
-            phase: torch.optim.Adam([phase.moving], lr=0.0, fused=True) for phase in (self.erase, self.attack)
-        }
+        self.steppers = {phase: Stepper(phase, {}) for phase in (self.erase, self.attack)}
         self.basis = torch.linalg.qr(self.erase.side[0].clone()).Q
         self.plain_gate = plain_gate(self.erase.batch.gates)
         self.plain_parameters = [self.plain_gate[n] for n in ("query", "score")]
@@ -56,11 +55,8 @@ class Steps:
             optimizer.param_groups[0]["lr"] = 0.0  # both stay where they are, so that they can be compared
 
     def ours(self, phase: ErasePhase | AttackPhase) -> Tensor:
-        """Takes one of our steps; returns its losses."""
-        phase.draw()
-        losses = phase.compute()
-        self.optimizers[phase].step()
-        return losses
+        """Takes one of our steps, which moves nothing; returns its losses."""
+        return self.steppers[phase].step(0.0)
 
     def plain_erase(self) -> tuple[Tensor, list[Tensor]]:
         """Takes the plain erasing step on the texts of our last one; returns its loss and gradients."""

@@ -1,6 +1,7 @@
 """The two kinds of training step, each with its gradient written by hand: erasing, and searching adversarial copies.
 
-A step first draws which templates and anchors it takes, then computes from tensors that stay at their places.
+A step first draws its templates, anchors and noise, then computes from tensors that stay at their places, without
+looking at their values: so the second part can be recorded and replayed.
 """
 
 # Axes: N concepts, K templates, E targets a step, C copies, A anchors a step, T tokens, D text width, S adapter rank,
@@ -67,7 +68,7 @@ class ErasePhase:
         flat.grad = self.gradient
 
     def draw(self) -> None:
-        """Draws a step's templates and anchors, each concept from its own generator."""
+        """Draws a step's templates, anchors and noise, each concept from its own generators, and puts them in place."""
         templates = self.batch.target.shape[1]
         for place, (own, rows) in enumerate(zip(self.batch.draws, self.batch.anchors, strict=True)):
             self.template[place] = torch.randint(templates, (self.erased,), generator=own.choices)
@@ -78,12 +79,12 @@ class ErasePhase:
                 first = self.copied - self.replayed
                 order = torch.randperm(self.every_copy.shape[1] - first, generator=own.choices)
                 self.copy[place, first:] = first + order[: self.replayed]
+        self.fill()
 
     def compute(self) -> Tensor:
         """Leaves the gradient of the gates and returns the erasing, adversarial and anchoring losses, (3, N)."""
         config, erased, copied = self.config, self.erased, self.copied
         count, _, tokens, _ = self.block.shape
-        self._fill()
         products = up_products(self.batch.gates.up, self.base)
         texts, offsets = self.block[:, erased:].flatten(1, 2), self.block[:, : erased + copied].flatten(1, 2)
         mixed = torch.bmm(texts, self.side).unflatten(1, (-1, tokens))  # copies | targets | empty | anchors
@@ -122,8 +123,8 @@ class ErasePhase:
         adversarial = (errors[:, :copied] + fixed).sum(dim=1) / max(1, copied)
         return torch.stack([erase, adversarial, errors[:, copied + erased :].mean(dim=1)])
 
-    def _fill(self) -> None:
-        """Puts the drawn templates, copies and anchors into the block of texts."""
+    def fill(self) -> None:
+        """Puts the drawn templates, copies and anchors into the block of texts, and draws their noise."""
         self.shown[:] = self.batch.target[self.concepts, self.template]
         self.wanted[:] = self.offset[self.concepts, self.template]
         if self.replayed:

@@ -21,6 +21,7 @@ from cpe.config import TrainingConfig
 from cpe.gates import Gates
 from cpe.phases import AttackPhase, ErasePhase
 from cpe.projections import BaseProjections
+from cpe.stepping import Stepper
 
 CURVE_POINTS = 60
 CHECKPOINT_EVERY = 250
@@ -164,17 +165,12 @@ class Training:
         if self.phase == "erase":
             steps = config.later_steps if self.stage else config.first_steps
             peak, cycles = (config.later_rate, 1) if self.stage else (config.first_rate, 2)
-        optimizer = torch.optim.Adam([phase.moving], lr=peak, fused=True)
-        if self.step:
-            optimizer.state[phase.moving] = {name: value.clone() for name, value in self.optimizer_state.items()}
-        else:
+        stepper = Stepper(phase, self.optimizer_state if self.step else {})
+        if not self.step:
             self.last_losses = self.batch.flat.new_zeros(len(self.active))
         while self.step < steps:
             rate = learning_rate(self.step, steps, peak=peak, warmup=config.warmup_steps, cycles=cycles)
-            optimizer.param_groups[0]["lr"] = rate
-            phase.draw()
-            losses = phase.compute()
-            optimizer.step()
+            losses = stepper.step(rate)
             if self.step >= steps - math.ceil(END_SHARE * steps):
                 self.last_losses += losses[0] + losses[1] + config.anchor_weight * losses[2]
             at = (self.stage, self.phase, self.step, steps, self.taken)
@@ -182,7 +178,7 @@ class Training:
             self.step, self.taken = self.step + 1, self.taken + 1
             if checkpoint is not None and self.step % every == 0 and self.step < steps:
                 self._keep(phase)
-                self.optimizer_state = dict(optimizer.state[phase.moving])
+                self.optimizer_state = stepper.state()
                 self.save(checkpoint)
         self._keep(phase)
         self.optimizer_state = {}

@@ -163,6 +163,7 @@ def test_spanned_noise_gives_the_losses_of_noise_drawn_in_full():
         phase.draw()
         collected = []
         for _ in range(1500):
+            phase.fill()
             collected.append((phase.compute()[2], phase.gradient.clone()))
         means.append(torch.stack([c[0] for c in collected]))
         gradients.append(torch.stack([c[1] for c in collected]))

@@ -121,6 +121,7 @@ def test_erasing_stage_follows_the_released_trajectory(case):
     for anchors in run.tensors["anchors"]:
         phase.batch = dataclasses.replace(run.batch, table=anchors)
         phase.rows[:], phase.share[:] = torch.arange(len(anchors)), 1  # each anchor as it was drawn there
+        phase.fill()
         found = phase.compute()
         optimizer.step()
         losses.append((found[0] + found[1] + run.config.anchor_weight * found[2]).item())

@@ -1,0 +1,101 @@
+"""Steps can be recorded and replayed: they follow from tensors at their places; a wrong recording is refused."""
+
+import pytest
+import torch
+from small import TOKENS, small_unet
+from test_objective import GATES, Case, settings
+from test_training import CONFIG, concept, trained
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from cpe.phases import AttackPhase, ErasePhase
+from cpe.projections import BaseProjections
+from cpe.stepping import record
+
+
+def attack(case: Case) -> AttackPhase:
+    return AttackPhase(case.batch, case.copies, case.base, case.config)
+
+
+def replaying(case: Case) -> ErasePhase:
+    return Case(case.config.model_copy(update={"replay": 3}), earlier=6).erase()
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("make", [Case.erase, replaying, attack])
+def test_what_a_step_computes_follows_from_tensors_that_stay_at_their_places(make, gate):
+    """The operations of one step, recorded on the CPU, are those of every other: no value was looked at."""
+    phase = make(Case(settings(gate, anchor_noise=0.05, gradient_clip=0.5)))
+    phase.draw()
+    nothing = torch.zeros(())
+    recording = make_fx(lambda _: phase.compute())(nothing)
+    for _ in range(3):
+        phase.draw()
+        phase.moving += 0.1
+        expected, gradient = phase.compute(), phase.gradient.clone()
+        phase.gradient.zero_()
+        torch.testing.assert_close(recording(nothing), expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(phase.gradient, gradient, rtol=1e-9, atol=1e-12)
+
+
+class Counter:
+    """A step that adds its rate to a tensor, and how often it ran."""
+
+    def __init__(self):
+        self.rate, self.total, self.taken = torch.tensor(2.0), torch.tensor([1.0, 3.0]), 0
+
+    def take(self):
+        self.taken += 1
+        self.total += self.rate
+        return self.total * 10
+
+
+def test_a_recording_that_does_what_the_step_does_is_taken_and_moves_nothing():
+    counter = Counter()
+    replay = record(counter.take, [counter.total], lambda take: take)
+    assert counter.total.tolist() == [1, 3]
+    assert counter.taken >= 3, "the step itself, and the recording twice"
+    assert replay().tolist() == [30, 50]
+
+
+def nothing(take):
+    return lambda: torch.tensor([30.0, 50.0])  # the right losses, and no move
+
+
+def stale(take):
+    found = take()
+    return lambda: (take(), found)[1] * 1.01
+
+
+def not_a_number(take):
+    return lambda: take() * torch.nan
+
+
+@pytest.mark.parametrize("capture", [nothing, stale, not_a_number])
+def test_a_recording_that_does_something_else_is_refused(capture):
+    counter = Counter()
+    with pytest.raises(RuntimeError, match="the recorded step differs"):
+        record(counter.take, [counter.total], capture)
+    assert counter.total.tolist() == [1, 3]
+
+
+def test_a_step_that_cannot_be_recorded_leaves_everything_as_it_was():
+    def broken(take):
+        take()
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    counter = Counter()
+    with pytest.raises(RuntimeError, match="not permitted"):
+        record(counter.take, [counter.total], broken)
+    assert counter.total.tolist() == [1, 3]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_steps_recorded_on_a_gpu_train_the_gates_that_a_cpu_trains(caplog):
+    config = CONFIG.model_copy(update={"stages": 1, "copies": 0, "anchor_noise": 0.0})
+    found = []
+    for device in ("cpu", "cuda"):
+        base = BaseProjections.of(small_unet(), tokens=TOKENS, device=device)
+        gates, _ = trained([concept("a", 1), concept("b", 2)], base, config)
+        found.append({name: tensor.cpu() for name, tensor in gates.trained().items()})
+    torch.testing.assert_close(*found, rtol=2e-3, atol=2e-5)
+    assert "not recorded" not in caplog.text
