@@ -25,7 +25,7 @@ demo: setup  ## erase ten nouns from the embedded model: train, draw, measure, r
 
 test: setup lint  ## lint, import contracts, types and all tests
 	@mkdir -p $(PREFECT_HOME)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

@@ -12,9 +12,16 @@ from moto.server import ThreadedMotoServer
 
 torch.set_num_threads(1)
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with one Prefect database would lock each other out
-    home = Path(os.environ["PREFECT_HOME"]) / os.environ["PYTEST_XDIST_WORKER"]
+    home = Path(os.environ.get("PREFECT_HOME", "work/prefect")) / os.environ["PYTEST_XDIST_WORKER"]
     home.mkdir(parents=True, exist_ok=True)
-    os.environ["PREFECT_HOME"] = str(home)
+    os.environ["PREFECT_HOME"] = str(home.absolute())
+
+# Minutes each: begun first, so that no process ends up alone with one of them.
+SLOW = ("test_workers", "test_faults_kill", "test_faults_servers", "test_faults_store", "test_published")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
 
 
 @pytest.fixture(scope="session")
