@@ -5,13 +5,17 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli_models import models
 from flows.cli_plan import ListArgument, ProfileOption, doctor, plan
 from flows.command import command_of, number, table
+
+if TYPE_CHECKING:
+    from cpe.eraser import Eraser
 
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # errors reach the user once, as our own message
@@ -114,7 +118,6 @@ def generate(
     seeds: Annotated[int, typer.Option(min=1, help="Pictures a prompt: seeds 0, 1, ...")] = 1,
 ) -> None:
     """Draw pictures, with or without concepts erased."""
-    from cpe.eraser import Eraser
     from cpe.generation import PictureJob
     from cpe.generation import generate as draw
     from cpe.profiles import PROFILES
@@ -124,7 +127,7 @@ def generate(
     profile = profile or ("embedded" if model == "embedded" else "cpe")
     if profile not in PROFILES:
         raise ValueError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
-    eraser = Eraser.load(_gates_path(gates)) if gates else None
+    eraser = _eraser(gates) if gates else None
     pipe = Places.from_environment().loaded(model)
     jobs = [
         PictureJob(f"{row * seeds + seed:05d}", prompt, seed)
@@ -263,17 +266,19 @@ def _profile(profile: str, own: str) -> str:
     return profile if profile == own else f"{profile} (not as measured here)"
 
 
-def _gates_path(gates: str) -> Path:
-    """Returns where the named gates are: a path, or a registered model, downloaded."""
+def _eraser(gates: str) -> "Eraser":
+    """Loads the named gates: from a path, or of a registered model, downloaded for the while."""
+    from cpe.eraser import Eraser
     from tasks.places import Places
 
     if Path(gates).exists():
-        return Path(gates)
+        return Eraser.load(Path(gates))
     if not gates.startswith(("models:/", "cpe-")):
         raise FileNotFoundError(
             f"no gates at {gates}; give a gate file, a folder, or a model such as cpe-emoji@champion"
         )
-    return Places.from_environment().registry().fetch(gates)
+    with TemporaryDirectory(prefix="cpe-") as scratch:
+        return Eraser.load(Places.from_environment().registry().fetch(gates, Path(scratch)))
 
 
 if __name__ == "__main__":

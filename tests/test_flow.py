@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -314,12 +315,15 @@ def test_evaluate_command_measures_without_training(workplace):
     assert "noun accuracy" in shown.output
 
 
-def test_generate_command_draws_with_a_registered_model(workplace, tmp_path):
+def test_generate_command_draws_with_a_registered_model_and_leaves_no_copy(workplace, tmp_path, monkeypatch):
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     shown = RUNNER.invoke(app, ["generate", "a rose", "--gates", "cpe-few/1", "--out", str(tmp_path / "out")])
     assert shown.exit_code == 0, shown.output
     listed = json.loads((tmp_path / "out" / "pictures.json").read_text())
     assert listed[0]["prompt"] == "a rose"
     assert (tmp_path / "out" / listed[0]["path"]).exists()
+    assert not list(scratch.glob("cpe-*"))
 
 
 def test_a_full_disk_ends_the_run_in_one_message_and_the_next_run_goes_on(harness, tmp_path, monkeypatch):
