@@ -85,7 +85,7 @@ PRESETS: dict[str, TrainingConfig] = {
     # The embedded model: its text is 8 times narrower, so fewer steps at a higher rate do.
     "emoji": TrainingConfig(
         gate=GateConfig(adapter_rank=2),
-        stages=3,
+        stages=5,
         first_steps=600,
         later_steps=200,
         first_rate=3e-3,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cpe.eraser import Eraser
 
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # nothing is told to anybody unless asked for
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # errors reach the user once, as our own message
 
 app = typer.Typer(
