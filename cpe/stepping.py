@@ -14,6 +14,7 @@ from cpe.phases import AttackPhase, ErasePhase
 
 LOG = logging.getLogger(__name__)
 WARM_UPS = 3  # before a recording, so that libraries have set themselves up
+Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]  # takes a step, returns what replays it
 TOLERANCE = 1e-3  # relative; sums on a GPU may run in another order each time
 
 
@@ -23,22 +24,28 @@ class Stepper:
     Args:
         phase: what draws, and computes losses and gradient.
         state: Adam's state to go on from, by name; empty for a fresh one.
+        capture: how a step is recorded; by default as a CUDA graph on a GPU, and not at all elsewhere.
     """
 
-    def __init__(self, phase: ErasePhase | AttackPhase, state: dict[str, Tensor]) -> None:
+    def __init__(
+        self, phase: ErasePhase | AttackPhase, state: dict[str, Tensor], capture: Capture | None = None
+    ) -> None:
         self.phase, moving = phase, phase.moving
+        self.capture = capture or (cuda_graph if moving.is_cuda else None)
         # A recording reads the rate at its place, on a GPU in single precision.
         self.rate = torch.zeros((), dtype=torch.float32 if moving.is_cuda else torch.float64, device=moving.device)
         self.optimizer = torch.optim.Adam([moving], lr=self.rate, fused=True, capturable=moving.is_cuda)
         if state:
             self.optimizer.state[moving] = {name: value.clone() for name, value in state.items()}
-        self.replay = self._recorded() if moving.is_cuda else None
+        self.take: Callable[[], Tensor] | None = None
 
     def step(self, rate: float) -> Tensor:
         """Draws, moves at a learning rate, and returns the losses before that, (3, N)."""
         self.phase.draw()
         self.rate.fill_(rate)
-        return self._take() if self.replay is None else self.replay().clone()
+        if self.take is None:  # only now are there texts to compare a recording on
+            self.take = self._take if self.capture is None else self._recorded(self.capture)
+        return self.take().clone()
 
     def state(self) -> dict[str, Tensor]:
         """Returns Adam's state, which moves with every step."""
@@ -49,8 +56,8 @@ class Stepper:
         self.optimizer.step()
         return losses
 
-    def _recorded(self) -> Callable[[], Tensor] | None:
-        """Returns what replays a step, or None where the device cannot record it; nothing has moved afterwards."""
+    def _recorded(self, capture: Capture) -> Callable[[], Tensor]:
+        """Returns what replays a step, or takes it where the device cannot record; nothing has moved afterwards."""
         moving, fresh = self.phase.moving, not self.optimizer.state[self.phase.moving]
         before = moving.clone()
         if fresh:
@@ -59,18 +66,13 @@ class Stepper:
             for value in self.state().values():
                 value.zero_()
         try:
-            with torch.cuda.device(moving.device):
-                return record(self._take, [moving, *self.state().values()], cuda_graph)
+            return record(self._take, [moving, *self.state().values()], capture)
         except RuntimeError as error:
             LOG.warning("training steps are not recorded, which makes them slower: %s", error)
-            return None
+            return self._take
 
 
-def record(
-    take: Callable[[], Tensor],
-    moved: Sequence[Tensor],
-    capture: Callable[[Callable[[], Tensor]], Callable[[], Tensor]],
-) -> Callable[[], Tensor]:
+def record(take: Callable[[], Tensor], moved: Sequence[Tensor], capture: Capture) -> Callable[[], Tensor]:
     """Returns a recording of a step that has been found to do what the step does; everything is as it was before.
 
     Args:
@@ -106,16 +108,17 @@ def record(
 
 
 def cuda_graph(take: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Records a step on the current CUDA device, after some warm-up steps, and returns what replays it."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UPS):
-            take()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        losses = take()
+    """Records a step as a CUDA graph, after some warm-up steps, and returns what replays it."""
+    with torch.cuda.device(take().device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                take()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            losses = take()
 
     def replay() -> Tensor:
         graph.replay()

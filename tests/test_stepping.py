@@ -9,7 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from cpe.phases import AttackPhase, ErasePhase
 from cpe.projections import BaseProjections
-from cpe.stepping import record
+from cpe.stepping import Stepper, record
 
 
 def attack(case: Case) -> AttackPhase:
@@ -20,21 +20,52 @@ def replaying(case: Case) -> ErasePhase:
     return Case(case.config.model_copy(update={"replay": 3}), earlier=6).erase()
 
 
+def traced(take):
+    """Records a step by its operations."""
+    nothing = torch.zeros(())
+    recording = make_fx(lambda _: take())(nothing)
+    return lambda: recording(nothing)
+
+
+MAKERS = [Case.erase, replaying, attack]
+
+
 @pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("make", [Case.erase, replaying, attack])
+@pytest.mark.parametrize("make", MAKERS)
 def test_what_a_step_computes_follows_from_tensors_that_stay_at_their_places(make, gate):
     """The operations of one step, recorded on the CPU, are those of every other: no value was looked at."""
     phase = make(Case(settings(gate, anchor_noise=0.05, gradient_clip=0.5)))
     phase.draw()
-    nothing = torch.zeros(())
-    recording = make_fx(lambda _: phase.compute())(nothing)
+    replay = traced(phase.compute)
     for _ in range(3):
         phase.draw()
         phase.moving += 0.1
         expected, gradient = phase.compute(), phase.gradient.clone()
         phase.gradient.zero_()
-        torch.testing.assert_close(recording(nothing), expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(replay(), expected, rtol=1e-12, atol=0)
         torch.testing.assert_close(phase.gradient, gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("capture", [None, traced])
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("make", MAKERS)
+def test_steps_are_those_of_adam_at_the_rate_of_each_recorded_or_not(make, resumed, capture):
+    rates = (1e-2, 0.0, 3e-3, 1e-3, 2e-2)
+    plain = make(Case(settings(GATES[0], anchor_noise=0.05)))
+    optimizer = torch.optim.Adam([plain.moving], lr=0.0)
+    expected = []
+    for rate in rates:
+        plain.draw()
+        expected.append(plain.compute())
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+    stepper = Stepper(make(Case(settings(GATES[0], anchor_noise=0.05))), {}, capture)
+    losses = [stepper.step(rate) for rate in rates[:3]]
+    if resumed:
+        stepper = Stepper(stepper.phase, stepper.state(), capture)
+    losses += [stepper.step(rate) for rate in rates[3:]]
+    assert (stepper.take == stepper._take) == (capture is None)
+    torch.testing.assert_close([*losses, stepper.phase.moving], [*expected, plain.moving], rtol=1e-9, atol=1e-12)
 
 
 class Counter:
