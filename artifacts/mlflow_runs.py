@@ -124,7 +124,7 @@ def download(client: Any, source: str, target: Path, expected: str | None) -> Pa
         if expected is not None and folder_hash(folder) != expected:
             raise RegistryError(
                 f"the files of run {run_id} under {artifact_path!r} are not what was registered: damaged or changed; "
-                f"restore them from a copy, or delete this version; {REGISTER_AGAIN}"
+                "restore them from a copy; or delete this version and run `cpe erase` with its list again"
             )
         if not rename_new(folder, target):
             raise busy

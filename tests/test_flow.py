@@ -16,7 +16,8 @@ import yaml
 from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
-from artifacts.registry import Registry
+from artifacts.hashing import folder_hash
+from artifacts.registry import FILES_HASH, Registry
 from artifacts.tables import IMAGES, PICTURES, SCORES, read_table
 from cpe.embedded.pixels import to_tensor
 from cpe.eraser import Eraser
@@ -308,6 +309,12 @@ def test_results_and_models_commands_show_the_run(workplace):
     assert "erased_accuracy" in shown.output
 
 
+def test_a_registered_version_names_the_hash_of_its_files(workplace, tmp_path):
+    registry = Places.from_environment().registry()
+    fetched = registry.fetch("cpe-few/1", tmp_path / "fetched")
+    assert registry.resolve("cpe-few/1").tags[FILES_HASH] == folder_hash(fetched)
+
+
 def test_evaluate_command_measures_without_training(workplace):
     _, path, _ = workplace
     shown = RUNNER.invoke(app, ["evaluate", str(path)])
@@ -323,7 +330,7 @@ def test_generate_command_draws_with_a_registered_model_and_leaves_no_copy(workp
     listed = json.loads((tmp_path / "out" / "pictures.json").read_text())
     assert listed[0]["prompt"] == "a rose"
     assert (tmp_path / "out" / listed[0]["path"]).exists()
-    assert not list(scratch.glob("cpe-*"))
+    assert not list(scratch.iterdir())
 
 
 def test_a_full_disk_ends_the_run_in_one_message_and_the_next_run_goes_on(harness, tmp_path, monkeypatch):
