@@ -9,6 +9,8 @@ from typing import Any
 from artifacts.mlflow_link import RegistryError, error_code
 
 CHAMPION = "champion"
+HELD_BACK = "held_back"
+ROLLED_BACK_AT = "rolled_back_at"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 REFERENCE = re.compile(r"(?:models:/)?(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))?")
 
@@ -32,6 +34,14 @@ class ModelVersion:
     tags: dict[str, str]
     created_at: datetime
     run_id: str
+
+    @property
+    def is_rolled_back(self) -> bool:
+        """Whether a person's rollback from this version stands: neither lifted nor followed by a promotion by hand."""
+        rolled_back_at = self.tags.get(ROLLED_BACK_AT)
+        if HELD_BACK in self.tags or rolled_back_at is None:
+            return self.tags.get(HELD_BACK) == "yes"
+        return self.tags.get("promoted_at", "") < rolled_back_at  # versions from before there was the tag
 
 
 def model_names(client: Any) -> list[str]:

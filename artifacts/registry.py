@@ -5,24 +5,17 @@ the one to go back to.
 """
 
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from artifacts.champions import Champions
+from artifacts.champions import bundle_of as bundle_of
 from artifacts.mlflow_link import RegistryError as RegistryError
 from artifacts.mlflow_link import connect, error_code, reporting, sqlite_path
-from artifacts.mlflow_models import (
-    CHAMPION,
-    aliases_of,
-    check_model_name,
-    choose,
-    model_names,
-    parse_reference,
-    versions_of,
-)
+from artifacts.mlflow_models import CHAMPION, check_model_name, choose, model_names, parse_reference, versions_of
 from artifacts.mlflow_models import ModelVersion as ModelVersion
 from artifacts.mlflow_runs import (
     check_artifact_path,
@@ -32,15 +25,13 @@ from artifacts.mlflow_runs import (
     has_files,
     holds_files,
     log_values,
-    require_files,
 )
 
 MODEL_PREFIX = "cpe-"
-PREVIOUS = "previous"
 FILES_HASH = "files_sha256"
 
 
-class Registry:
+class Registry(Champions):
     """Runs and registered models of one MLflow tracking URI.
 
     Args:
@@ -127,9 +118,19 @@ class Registry:
                 self.client.log_artifact(run_id, str(path), check_artifact_path(name))
 
     def register(
-        self, name: str, run_id: str, artifact_path: str, *, tags: Mapping[str, str], description: str = ""
+        self,
+        name: str,
+        run_id: str,
+        artifact_path: str,
+        *,
+        tags: Mapping[str, str],
+        description: str = "",
+        once_by: Sequence[str] = (),
     ) -> int:
         """Make files of a run a new version of a model.
+
+        With `once_by` one result gives one version, however many machines register it at the same time: a version and
+        its tags appear in one step and in one order, so that each of them finds the first and takes its own back.
 
         Args:
             name: The registered model, `cpe-<list>`; created when missing.
@@ -137,9 +138,10 @@ class Registry:
             artifact_path: Where in the run they are, for example "bundle".
             tags: Tags of the version: metrics, hashes. Under `files_sha256`, the `folder_hash` that `fetch` checks.
             description: A sentence for people.
+            once_by: The tags that say what the version is; none lets every call make one.
 
         Returns:
-            The new version's number.
+            The version's number: the new one, or the first of the same result.
 
         Raises:
             ValueError: A malformed name or artifact path.
@@ -165,7 +167,35 @@ class Registry:
                 tags={key: str(value) for key, value in tags.items()},
                 description=description,
             )
-            return int(version.version)
+            if not once_by:
+                return int(version.version)
+            first = self.settle(name, {key: str(tags[key]) for key in once_by})
+            if first is None:
+                raise RegistryError(f"version {version.version} of {name} was deleted as soon as it was registered")
+            return first.version
+
+    def settle(self, name: str, result: Mapping[str, str]) -> ModelVersion | None:
+        """Find the one version of a result, and take back later ones of the same that nobody uses.
+
+        Args:
+            name: The registered model.
+            result: The tags that say what the version is.
+
+        Returns:
+            Of the versions with these tags that have their files the champion, else the first; None when there is none.
+
+        Raises:
+            ValueError: A malformed name.
+            RegistryError: The registry cannot be read or written.
+        """
+        same = [each for each in reversed(self.versions(name)) if result.items() <= each.tags.items()]
+        with self._reporting(f"look for {name}"):
+            whole = [each for each in same if self._is_whole(each)]
+            first = next((each for each in whole if CHAMPION in each.aliases), whole[0]) if whole else None
+            for each in whole:
+                if each != first and not each.aliases:
+                    self._delete(name, each.version)
+        return first
 
     def find(self, name: str, tag: str, value: str) -> int | None:
         """Find the newest version of a model whose tag has a value; None when there is none.
@@ -174,10 +204,18 @@ class Registry:
             ValueError: A malformed name.
             RegistryError: The registry cannot be read.
         """
+        return next((each.version for each in self.versions(name) if each.tags.get(tag) == value), None)
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """List the versions of a model, newest first; none for a model that does not exist.
+
+        Raises:
+            ValueError: A malformed name.
+            RegistryError: The registry cannot be read.
+        """
         check_model_name(name)
         with self._reporting(f"look for {name}"):
-            matches = (each.version for each in versions_of(self.client, name) if each.tags.get(tag) == value)
-            return next(matches, None)
+            return versions_of(self.client, name)
 
     def has_files(self, name: str, version: int) -> bool:
         """Say whether a version's files are there.
@@ -187,76 +225,6 @@ class Registry:
         """
         with self._reporting(f"look for the files of {name} version {version}"):
             return has_files(self.client, self.client.get_model_version(name, str(version)).source)
-
-    def promote(self, name: str, version: int, *, reason: str) -> int | None:
-        """Make a version the champion and the old champion `previous`; a champion stays as it is.
-
-        Args:
-            name: The registered model.
-            version: The version to use from now on.
-            reason: Why, for people; kept with the time as the version's tags `promoted_reason` and `promoted_at`.
-
-        Returns:
-            The version that was champion before this call, None when there was none.
-
-        Raises:
-            ValueError: An empty reason.
-            RegistryError: There is no such version, its files are gone, or MLflow refused.
-        """
-        if not reason.strip():
-            raise ValueError("reason must say why the version is promoted, got an empty text; name the result")
-        found = self.resolve(f"{name}/{version}")
-        with self._reporting(f"promote {name} version {version}"):
-            champion = aliases_of(self.client, name).get(CHAMPION)
-            require_files(self.client, name, version)
-            if champion != version:
-                if champion is not None:
-                    self.client.set_registered_model_alias(name, PREVIOUS, str(champion))
-                self.client.set_registered_model_alias(name, CHAMPION, str(version))  # the one step that counts
-            elif "promoted_at" in found.tags:
-                return champion
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            self.set_tags(name, version, {"promoted_reason": reason, "promoted_at": now})  # only once it has happened
-            return champion
-
-    def champion(self, name: str) -> ModelVersion | None:
-        """Find the version that is in use; None when no version of the model is, or there is no such model.
-
-        Raises:
-            RegistryError: The registry cannot be read.
-        """
-        check_model_name(name)
-        with self._reporting(f"look for the champion of {name}"):
-            return next((each for each in versions_of(self.client, name) if CHAMPION in each.aliases), None)
-
-    def rollback(self, name: str, *, reason: str) -> int:
-        """Make the version before the champion the champion again, and the champion `previous`.
-
-        Args:
-            name: The registered model.
-            reason: Why, for people; kept with the time as tags `rolled_back_reason` and `rolled_back_at` of the version
-                that was champion.
-
-        Returns:
-            The version that is champion now.
-
-        Raises:
-            ValueError: An empty reason.
-            RegistryError: There is no champion, or none before it, or MLflow refused.
-        """
-        champion = self.champion(name)
-        if champion is None:
-            raise RegistryError(f"model {name!r} has no champion to roll back; `cpe models` lists what there is")
-        with self._reporting(f"roll back {name}"):
-            before = aliases_of(self.client, name).get(PREVIOUS)
-            if before is None or before == champion.version:
-                raise RegistryError(
-                    f"model {name!r} had no champion before version {champion.version}; promote another version instead"
-                )
-        self.promote(name, before, reason=f"rolled back from version {champion.version}: {reason}" if reason else "")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.set_tags(name, champion.version, {"rolled_back_at": now, "rolled_back_reason": reason})
-        return before
 
     def models(self) -> list[ModelVersion]:
         """List all versions of all registered models whose name starts with `cpe-`, newest first.
@@ -323,8 +291,29 @@ class Registry:
             for key, value in tags.items():
                 self.client.set_model_version_tag(name, str(version), key, str(value))
 
+    def _is_whole(self, version: ModelVersion) -> bool:
+        """Whether a version is still there, with its files."""
+        with _unless_gone():
+            source = self.client.get_model_version(version.name, str(version.version)).source
+            return has_files(self.client, source)
+        return False
+
+    def _delete(self, name: str, version: int) -> None:
+        with _unless_gone():
+            self.client.delete_model_version(name, str(version))
+
     def _reporting(self, what: str) -> AbstractContextManager[None]:
         return reporting(self.tracking_uri, what)
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Leaves the block when it finds that another machine was faster and deleted what it is about."""
+    try:
+        yield
+    except Exception as error:
+        if error_code(error) != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def fetch(reference: str, tracking_uri: str | None = None) -> Path:

@@ -152,6 +152,7 @@ class Report:
     Attributes:
         model, version: where the registry holds the bundle.
         promoted: whether this version carries the alias champion.
+        why_not: what kept it from being promoted, a sentence each.
         seconds: wall-clock seconds by stage, in order.
         repeat: what is needed to run it again, by name; anything that JSON can hold.
         notes: what a reader must know to read the figures rightly.
@@ -167,6 +168,7 @@ class Report:
     model: str
     version: str
     promoted: bool
+    why_not: Sequence[str] = ()
     bars: Sequence[Bar] = ()
     summary: Sequence[Figure] = ()
     concepts: Sequence[ConceptRow] = ()

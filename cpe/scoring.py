@@ -117,6 +117,10 @@ def _of_set(each: SetSeen, phase: str, logit_scale: float | None) -> Iterator[Sc
         yield from _of_celebrities(each, phase, found)
     if "clip_image" in values and logit_scale is not None:
         yield scored("clip_score", clip_score(values["clip_image"], values["clip_text"], logit_scale))
+        for name in dict.fromkeys(each.concepts[each.concepts != ""]):
+            one = each.concepts == name
+            score = clip_score(values["clip_image"][one], values["clip_text"][one], logit_scale)
+            yield scored("clip_score", score, str(name))
     if "nudity_count" in values:
         from cpe.metrics.nudity import nudity_scores
 

@@ -12,6 +12,7 @@ import typer
 
 from flows.cli_models import models
 from flows.cli_plan import ListArgument, ProfileOption, doctor, plan
+from flows.cli_status import status
 from flows.command import command_of, number, table
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ GatesOption = Annotated[
 command = command_of(app)
 command(doctor)
 command(plan)
+command(status)
 app.add_typer(models, name="models")
 
 
@@ -254,12 +256,12 @@ def show_results(results: dict[str, Any]) -> None:
         print(f"bar     {verdict:<7} {bar['name']} {bar['bound']}: {number(bar['value'], 'share')}")
     print(f"report  {results['report']}")
     if results["champion"]:
-        alias = " (champion)"
+        standing = "champion"
     elif results["fell_short"]:
-        alias = f" (not promoted: {'; '.join(results['fell_short'])})"
+        standing = f"not promoted: {'; '.join(results['fell_short'])}"
     else:
-        alias = " (not champion: it was once, and another version has been chosen since)"
-    print(f"model   {results['model']} version {results['version']}{alias}")
+        standing = "not champion: another version has been chosen since"
+    print(f"model   {results['model']} version {results['version']} ({standing})")
 
 
 def _profile(profile: str, own: str) -> str:

@@ -29,22 +29,26 @@ def all_of_them() -> None:
     if not found:
         print("no models registered yet; run `cpe erase emoji` first")
         return
-    shown = ("list", "profile", "bundle", "erased_accuracy", "kept_accuracy", "h0")
+    shown = ("profile", "bundle", "erased_accuracy", "kept_accuracy", "h0")
     profiles = {each.tags.get("profile") for each in found}
     table(
         "registered models" + (" (of different profiles: compare only within one)" if len(profiles) > 1 else ""),
-        ("model", "version", "aliases", *(name.replace("_", " ") for name in shown), "created"),
+        ("model", "version", "standing", *(name.replace("_", " ") for name in shown), "created"),
         [
             (
                 each.name,
                 str(each.version),
-                ", ".join(each.aliases),
+                ", ".join((*each.aliases, *(["rolled back"] if each.is_rolled_back else []))),
                 *(each.tags.get(name, "") for name in shown),
                 f"{each.created_at:%Y-%m-%d %H:%M}",
             )
             for each in found
         ],
     )
+    for each in found:
+        if each.is_rolled_back:
+            reason = each.tags.get("rolled_back_reason", "no reason given")
+            print(f"held    the gates of {each.name} version {each.version}, rolled back: {reason}")
 
 
 @command
@@ -68,7 +72,10 @@ def show(
 
 @command
 def promote(reference: Reference, reason: Reason) -> None:
-    """Make a version champion by hand; the champion becomes `previous`."""
+    """Make a version champion by hand; the champion becomes `previous`.
+
+    If the champion was what its list says, its gates are held back from now on, as by a rollback.
+    """
     from tasks.history import promote_by_hand
 
     name, version, before = promote_by_hand(reference, reason)
@@ -79,11 +86,24 @@ def promote(reference: Reference, reason: Reason) -> None:
 def rollback(
     name: Annotated[str, typer.Argument(help="A registered model, such as cpe-emoji.")], reason: Reason
 ) -> None:
-    """Make the previous champion champion again."""
+    """Make the previous champion champion again, and hold the gates of the one that was back.
+
+    Whatever else is edited in the list, they stay held back until `cpe models lift` or a promotion by hand.
+    """
     from tasks.history import roll_back
 
     version, left = roll_back(name, reason)
     print(f"{name} version {version} is champion again, version {left} is previous")
+    print(f"the gates of version {left} are held back from now on; `cpe models lift {name}` lifts that")
+
+
+@command
+def lift(name: Annotated[str, typer.Argument(help="A registered model, such as cpe-emoji.")], reason: Reason) -> None:
+    """Let gates that were rolled back be promoted again: the next run of their list judges them anew."""
+    from tasks.history import lift
+
+    versions = ", ".join(str(each) for each in lift(name, reason))
+    print(f"{name}: version {versions} is held back no longer")
 
 
 @command

@@ -21,6 +21,8 @@ def command_of(app: typer.Typer, **options: Any) -> Callable[[Callable[..., None
         def wrapped(*arguments: Any, **given: Any) -> None:
             try:
                 function(*arguments, **given)
+            except typer.Exit:  # which is a RuntimeError
+                raise
             except BAD_INPUT as error:
                 if os.environ.get("CPE_DEBUG"):
                     raise

@@ -9,7 +9,7 @@ from tasks.clock import Clock
 from tasks.measure import measure
 from tasks.parts import store_plan
 from tasks.prepare import prepare_concepts
-from tasks.publish import promote_if_good, register_bundle, save_results
+from tasks.publish import decide, register_bundle, save_results
 from tasks.report import write_report
 from tasks.train import assemble_bundle, plan_training
 
@@ -43,10 +43,10 @@ def erase_and_evaluate(concepts: str = "emoji", profile: str | None = None, work
         scores = measure(plan, bundle)
     with clock.stage("register"):
         registered = register_bundle(plan, bundle, scores, clock.seconds)
-        champion = promote_if_good(plan, registered, scores)
+        decision = decide(plan, registered, scores)
     with clock.stage("report"):
-        report = write_report(plan, registered, champion, scores, clock.seconds, missing)
-    return save_results(plan, registered, champion, scores, report, clock.seconds, missing)
+        report = write_report(plan, registered, decision, scores, clock.seconds, missing)
+    return save_results(plan, registered, decision, scores, report, clock.seconds, missing)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ UNDER_WAY = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateTyp
 def watch_concepts(lists: list[str], patience_h: float = 24.0) -> list[str]:
     """Emits an event for each changed list that no run is working on, and returns their names.
 
-    A list is up to date when a version made from its present content is registered. So a lost event, a run that failed
-    and a change in the middle of a run are all noticed at the next tick.
+    A list is up to date when its champion was made from its present content. So a lost event, a run that failed or was
+    killed, a change in the middle of a run and a list that is changed back are all noticed at the next tick. One that
+    only a person can bring forward (its gates were rolled back, or fell short of its bars) is told in the log.
 
     Args:
         lists: names of lists to watch.
@@ -32,10 +33,12 @@ def watch_concepts(lists: list[str], patience_h: float = 24.0) -> list[str]:
     for changed in changed_lists(lists):
         if changed.problem is not None:
             logger.error("list %s cannot be read: %s", changed.name, changed.problem)
+        elif changed.waits is not None:
+            logger.warning("list %s is not what its champion was made from: %s", changed.name, changed.waits)
         elif changed.name in busy:
             logger.info("list %s has changed, and a run works on it: looked at again at the next tick", changed.name)
         else:
-            logger.info("list %s has changed (%s)", changed.name, changed.list_hash[:12])
+            logger.info("list %s (%s): %s", changed.name, changed.list_hash[:12], changed.why)
             emit_event(
                 EVENT,
                 resource={"prefect.resource.id": f"cpe.list.{changed.name}"},

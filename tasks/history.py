@@ -4,13 +4,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from artifacts.registry import ModelVersion
+from artifacts.registry import MODEL_PREFIX, ModelVersion
+from artifacts.store import StoreError
+from cpe.concept_files import ConceptListError, load_list
 from tasks.figures import Scores
 from tasks.places import Places
 from tasks.publish import made_by
 
 FACTS = ("made_by", "list_hash", "base_model", "profile", "bundle", "fell_short", "promoted_at", "promoted_reason",
-         "rolled_back_at", "rolled_back_reason")  # fmt: skip
+         "rolled_back_at", "rolled_back_reason", "lifted_at", "lifted_reason")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,30 @@ def compare(one: str, other: str) -> Comparison:
 def promote_by_hand(reference: str, reason: str) -> tuple[str, int, int | None]:
     """Makes a version champion and returns model, version and the champion before it.
 
+    If that was what its list says, it is held back from now on, as by a rollback: the watcher would put it back.
+
     Raises:
         ValueError: the reason is empty.
         RegistryError: there is no such version, or its files are gone.
     """
-    registry = Places.from_environment().registry()
+    places = Places.from_environment()
+    registry = places.registry()
     found = registry.resolve(reference)
-    before = registry.promote(found.name, found.version, reason=_signed(reason))
+    champion, because = registry.champion(found.name), None
+    if champion is not None and _goes_back(places, champion, found):
+        because = _signed(f"version {found.version} was promoted by hand: {reason}" if reason.strip() else "")
+    before = registry.promote_by_hand(found.name, found.version, reason=_signed(reason), because=because)
     return found.name, found.version, before
+
+
+def _goes_back(places: Places, champion: ModelVersion, chosen: ModelVersion) -> bool:
+    """Whether a promotion leaves what the list says; where no list is found, whether it goes to an older version."""
+    try:
+        concept_list = load_list(places.lists() / f"{champion.name.removeprefix(MODEL_PREFIX)}.yaml")
+    except (ConceptListError, StoreError):
+        return chosen.version < champion.version
+    now = concept_list.content_hash
+    return champion.tags.get("list_hash") == now != chosen.tags.get("list_hash")
 
 
 def roll_back(name: str, reason: str) -> tuple[int, int]:
@@ -97,6 +115,16 @@ def roll_back(name: str, reason: str) -> tuple[int, int]:
     left = registry.champion(name)
     version = registry.rollback(name, reason=_signed(reason))
     return version, left.version if left else 0
+
+
+def lift(name: str, reason: str) -> list[int]:
+    """Lets gates that were rolled back be promoted again, and returns the versions that were held back.
+
+    Raises:
+        ValueError: the reason is empty.
+        RegistryError: nothing is held back.
+    """
+    return Places.from_environment().registry().lift(name, reason=_signed(reason))
 
 
 def _signed(reason: str) -> str:

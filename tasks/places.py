@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +112,14 @@ class Places:
         with (folder / name).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by a kill
             yield
+
+    def owner(self) -> str:
+        """Returns a name for this work folder that no other has, whatever its machine and path are called."""
+        path = self.work / "owner"
+        with self.locked("owner"):
+            if not path.is_file() or not path.read_text():
+                path.write_text(uuid.uuid4().hex)
+            return path.read_text()
 
     def device_name(self) -> str:
         """Returns the device that models run on."""

@@ -45,7 +45,18 @@ class GatePlan(BaseModel):
 
 
 class Plan(BaseModel):
-    """A list made ready: what every later task starts from."""
+    """A list made ready: what every later task starts from.
+
+    Attributes:
+        source: the list's file.
+        concepts: the list, with the profile that was asked for instead of its own.
+        fingerprint: of the base model.
+        text_fingerprint: of its tokenizer and text encoder.
+        gates: one for each target.
+        sets: what is drawn and measured.
+        notes: what a reader of the results must know.
+        listed_hash: of the list's content as its file said it; None in plans stored before it was noted.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,6 +67,7 @@ class Plan(BaseModel):
     gates: tuple[GatePlan, ...]
     sets: tuple[EvaluationSet, ...]
     notes: tuple[str, ...]
+    listed_hash: str | None = None
 
     @property
     def profile(self) -> Profile:
@@ -102,6 +114,7 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
     places = Places.from_environment()
     path = find_list(concepts)
     concept_list = load_list(path)
+    listed_hash = concept_list.content_hash
     if profile is not None:
         concept_list = ConceptList.model_validate({**concept_list.model_dump(), "profile": profile})
     _require_recogniser(concept_list)
@@ -145,6 +158,7 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
         gates=tuple(gates),
         sets=sets,
         notes=tuple(notes),
+        listed_hash=listed_hash,
     )
 
 

@@ -1,8 +1,13 @@
-"""Whether a bundle may become champion: its list's bars hold, and it is not worse than the present champion."""
+"""Whether a bundle may become champion: it is what its list says, its bars hold, and the champion is not better."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from artifacts.registry import ModelVersion
+from artifacts.report_input import Bar
 from artifacts.store import StoreError
+from cpe.concept_files import ConceptListError, load_list
+from tasks.comparison import common
 from tasks.figures import Scores, judge
 from tasks.places import Places
 from tasks.prepare import Plan
@@ -15,47 +20,77 @@ class Verdict:
     Attributes:
         evidence: the bars with what was measured, and how it compares with the champion.
         short: what it falls short of; empty lets it be promoted.
+        waits: what has nothing to do with how good it is, and is looked at again: a rollback that holds it back, a
+            list that says something else.
     """
 
     evidence: tuple[str, ...]
     short: tuple[str, ...]
+    waits: tuple[str, ...] = ()
 
 
-def verdict(plan: Plan, scores: Scores) -> Verdict:
+def verdict(plan: Plan, scores: Scores, champion: ModelVersion | None) -> Verdict:
     """Judges a bundle by its list's bars and against the list's champion, if there is one."""
+    places = Places.from_environment()
+    waits = tuple(_waits(plan, places))
     bars = judge(plan, scores)
     if not bars:
-        return Verdict((), ("the list has no bars",))
+        return Verdict((), ("the list has no bars",), waits)
     evidence = [f"{bar.name} {_share(bar.value)} ({bar.bound})" for bar in bars]
     short = [f"{bar.name} {_share(bar.value)} ({bar.bound})" for bar in bars if not bar.holds]
-    places = Places.from_environment()
-    champion = places.registry().champion(plan.concepts.model_name)
-    if champion is None:
-        return Verdict(tuple(evidence), tuple(short))
+    if champion is not None:
+        against, worse = _against(plan, scores, champion, places)
+        evidence.append(against)
+        short += worse
+    return Verdict(tuple(evidence), tuple(short), waits)
+
+
+def _waits(plan: Plan, places: Places) -> Iterator[str]:
+    """Yields what keeps a bundle from being promoted, however good it is."""
+    registry = places.registry()
+    holding = registry.holding(plan.concepts.model_name, plan.bundle)
+    if holding is not None:
+        reason = holding.tags.get("rolled_back_reason", "no reason given")
+        lift = f"`cpe models lift {holding.name}` lifts that"
+        yield f"its gates were rolled back with version {holding.version} ({reason}); {lift}"
+    if plan.listed_hash not in (None, plan.concepts.content_hash):
+        yield f"it was made with profile {plan.profile.name}, not with the list's own: a look, never a champion"
+        return
+    try:
+        now = load_list(plan.source)
+    except ConceptListError:
+        return  # it was deleted, or is being written: what the run was given is the last word
+    if now.name == plan.concepts.name and now.content_hash != plan.concepts.content_hash:
+        yield "its list was changed while it was made: the list as it is now comes next"
+
+
+def _against(plan: Plan, scores: Scores, champion: ModelVersion, places: Places) -> tuple[str, list[str]]:
+    """Says what a bundle was compared with, and in what it is worse than the champion by more than it may be."""
     name = f"champion, version {champion.version}"
     if champion.tags.get("profile") != plan.profile.name:
-        short.append(
-            f"the {name}, was measured with profile {champion.tags.get('profile')}, this one with {plan.profile.name}: "
-            "not comparable"
-        )
-        return Verdict(tuple(evidence), tuple(short))
+        made = champion.tags.get("profile", "an unknown one")
+        return f"not compared with the {name}, which was measured with profile {made}", []
     try:
-        before = {bar.name: bar.value for bar in judge(plan, Scores.of(places, champion.tags.get("scores", "")))}
+        theirs = Scores.of(places, champion.tags.get("scores", ""))
     except (StoreError, ValueError, OSError) as error:
-        evidence.append(f"the {name}, could not be compared: its scores cannot be read ({error})")
-        return Verdict(tuple(evidence), tuple(short))
+        return f"the {name}, could not be compared: its scores cannot be read ({error})", []
+    shared, ours, theirs = common(plan, scores, theirs)
+    return f"compared with the {name}, on {shared}", list(_worse(plan, judge(plan, ours), judge(plan, theirs), name))
+
+
+def _worse(plan: Plan, new: Iterable[Bar], old: Iterable[Bar], name: str) -> Iterator[str]:
+    """Yields each bar by which the new version is worse than the champion by more than the list tolerates."""
     tolerance = plan.concepts.bars.tolerance
-    for bar in bars:
-        old = before[bar.name]
-        if old is None or bar.value is None:
+    for ours, theirs in zip(new, old, strict=True):
+        if ours.value is None or theirs.value is None:
             continue
-        worse_by = (bar.value - old) if bar.bound.startswith("at most") else (old - bar.value)
+        lower = ours.bound.startswith("at most")
+        worse_by = ours.value - theirs.value if lower else theirs.value - ours.value
         if worse_by > tolerance:
-            short.append(
-                f"{bar.name} {_share(bar.value)}, more than {_share(tolerance)} worse than the {name} ({_share(old)})"
+            yield (
+                f"{ours.name} {_share(ours.value)}, more than {_share(tolerance)} worse than the {name} "
+                f"({_share(theirs.value)})"
             )
-    evidence.append(f"compared with the {name}")
-    return Verdict(tuple(evidence), tuple(short))
 
 
 def _share(value: float | None) -> str:

@@ -18,6 +18,7 @@ from tasks.places import Places
 from tasks.prepare import Plan
 from tasks.promotion import verdict
 from tasks.show import show_results
+from tasks.standing import AGAINST, FELL_SHORT, FINISHED, RESULT, against
 from tasks.train import bundle_folder
 
 MOMENT = "%Y-%m-%dT%H%M%S.%f%z"
@@ -31,20 +32,29 @@ class Registered:
         model: registered name.
         version: its version.
         run_id: the MLflow run that holds the bundle.
-        champion: whether it carries that alias now.
-        decided: whether it was champion once; then its promotion, or a rollback since, is left alone.
     """
 
     model: str
     version: int
     run_id: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of a version.
+
+    Attributes:
+        champion: whether it carries that alias now.
+        against: what speaks against it; empty for a champion.
+    """
+
     champion: bool
-    decided: bool
+    against: tuple[str, ...] = ()
 
 
 @task(retries=2, retry_delay_seconds=2)
 def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mapping[str, float]) -> Registered:
-    """Registers the bundle as `cpe-<list>` with its scores as tags; the same results are registered once."""
+    """Registers the bundle as `cpe-<list>` with its scores as tags; the same results are registered once, anywhere."""
     places = Places.from_environment()
     with places.locked(f"register-{plan.concepts.model_name}"):
         return _register(places, plan, bundle, scores_address, seconds)
@@ -53,27 +63,24 @@ def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mappi
 def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seconds: Mapping[str, float]) -> Registered:
     registry, scores = places.registry(), Scores.of(places, scores_address)
     model = plan.concepts.model_name
-    existing = registry.find(model, "scores", scores_address)
-    if existing is not None and registry.has_files(model, existing):
-        found = registry.resolve(f"{model}/{existing}")
-        return Registered(model, existing, found.run_id, "champion" in found.aliases, "promoted_at" in found.tags)
+    result = dict(zip(RESULT, (bundle, scores_address, plan.concepts.content_hash), strict=True))
+    existing = registry.settle(model, result)
+    if existing is not None:
+        return Registered(model, existing.version, existing.run_id)
     main = accuracy_metric(plan)
     metrics = {
         f"{row['metric']}_{row['role']}_{row['phase']}": row["value"] for row in scores.rows if row["group"] == "all"
     }
     metrics |= {f"seconds_{stage}": value for stage, value in seconds.items()}
-    tags = {
-        "bundle": bundle,
-        "scores": scores_address,
+    tags = result | {
         "list": plan.concepts.name,
-        "list_hash": plan.concepts.content_hash,
         "base_model": plan.concepts.base_model,
         "profile": plan.profile.name,
         "erased_accuracy": _tag(scores.value(main, "after", "erased")),
         "kept_accuracy": _tag(scores.value(main, "after", "kept")),
         "h0": _tag(scores.value("h0", "after", "all")),
-        "fell_short": "; ".join(verdict(plan, scores).short) or "nothing",
         "made_by": made_by(),
+        FINISHED: "no",
     }
     folder = bundle_folder(places, bundle)
     tags[FILES_HASH] = folder_hash(folder)
@@ -91,22 +98,33 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
             "scores": places.fetched(f"scores/{scores_address}"),
         },
     )
-    number = registry.register(model, run_id, "bundle", tags=tags, description=_description(plan))
-    return Registered(model, number, run_id, champion=False, decided=False)
+    number = registry.register(model, run_id, "bundle", tags=tags, description=_description(plan), once_by=RESULT)
+    return Registered(model, number, registry.resolve(f"{model}/{number}").run_id)
 
 
 @task(retries=2, retry_delay_seconds=2)
-def promote_if_good(plan: Plan, registered: Registered, scores_address: str) -> bool:
-    """Makes a new version champion if nothing speaks against it; returns whether it is champion now.
+def decide(plan: Plan, registered: Registered, scores_address: str) -> Decision:
+    """Makes a version champion if nothing speaks against it, and records what does.
 
-    A version that was champion before is left as it is: if somebody rolled back, running again does not undo it.
+    What was decided once is decided again by the same rules: a version that was champion before becomes it again when
+    its list is what it was. Only a rollback holds its gates back.
     """
     places = Places.from_environment()
-    judged = verdict(plan, Scores.of(places, scores_address))
-    if registered.decided or judged.short:
-        return registered.champion
-    places.registry().promote(registered.model, registered.version, reason="; ".join(judged.evidence))
-    return True
+    registry = places.registry()
+    champion = registry.champion(registered.model)
+    if champion is not None and champion.version == registered.version and "promoted_at" in champion.tags:
+        return Decision(champion=True)
+    judged = verdict(plan, Scores.of(places, scores_address), champion)
+    if judged.waits:
+        return Decision(False, judged.waits)
+    is_champion = champion is not None and champion.version == registered.version
+    if judged.short and not is_champion:
+        tags = {FELL_SHORT: "; ".join(judged.short), AGAINST: against(champion)}
+        registry.set_tags(registered.model, registered.version, tags)
+        return Decision(False, judged.short)
+    registry.promote(registered.model, registered.version, reason="; ".join(judged.evidence))
+    registry.set_tags(registered.model, registered.version, {FELL_SHORT: "nothing", AGAINST: ""})
+    return Decision(champion=True)
 
 
 def made_by() -> str:
@@ -127,7 +145,7 @@ def _description(plan: Plan) -> str:
 def save_results(
     plan: Plan,
     registered: Registered,
-    champion: bool,
+    decision: Decision,
     scores_address: str,
     report: str,
     seconds: Mapping[str, float],
@@ -154,8 +172,8 @@ def save_results(
         "seconds": {stage: round(value, 2) for stage, value in seconds.items()},
         "model": registered.model,
         "version": registered.version,
-        "champion": champion,
-        "fell_short": [] if champion or registered.decided else list(verdict(plan, scores).short),
+        "champion": decision.champion,
+        "fell_short": list(decision.against),
         "report": report,
         "finished_at": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
@@ -165,6 +183,7 @@ def save_results(
         path = folder / f"{_moment_after_all(folder)}-{plan.concepts.name}.json"
         path.with_suffix(".part").write_text(json.dumps(results, indent=1))
         path.with_suffix(".part").replace(path)
+    places.registry().set_tags(registered.model, registered.version, {FINISHED: "yes"})
     show_results(results)
     return results
 
@@ -190,10 +209,13 @@ def latest_results(places: Places, name: str | None = None) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there was no such run here.
+        RegistryError: which version is champion now cannot be asked.
     """
     found = sorted((places.work / "results").glob(f"*-{name or '*'}.json"))
     found = [path for path in found if name is None or json.loads(path.read_text())["list"] == name]
     if not found:
         of = f" of list {name!r}" if name else ""
         raise FileNotFoundError(f"no finished run{of} in {places.work}; run `cpe erase {name or 'emoji'}` first")
-    return json.loads(found[-1].read_text())
+    latest: dict[str, Any] = json.loads(found[-1].read_text())
+    champion = places.registry().champion(latest["model"])  # the file knows only how it was when the run ended
+    return latest | {"champion": champion is not None and champion.version == latest["version"]}

@@ -19,7 +19,7 @@ from artifacts.tables import PICTURES, iter_rows
 from tasks.figures import Scores, accuracy_metric, figures, judge
 from tasks.places import Places
 from tasks.prepare import Plan
-from tasks.publish import Registered
+from tasks.publish import Decision, Registered
 from tasks.show import show_report
 
 GRID_SEEDS = 3
@@ -27,6 +27,7 @@ GRID_ROWS = {"erased": 24, "kept": 12}
 GRID_PIXELS = 128
 HEAT_PROMPTS = 24
 LOSS_CONCEPTS = 24
+REPORTED = "reported"  # the tag that says which standing of the version its report tells
 PACKAGES = ("torch", "diffusers", "transformers", "prefect", "mlflow")
 
 
@@ -34,7 +35,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "prefect", "mlflow")
 def write_report(
     plan: Plan,
     registered: Registered,
-    champion: bool,
+    decision: Decision,
     scores_address: str,
     seconds: Mapping[str, float],
     trained: list[list[str]],
@@ -43,8 +44,9 @@ def write_report(
     places = Places.from_environment()
     name = f"{plan.concepts.name}-v{registered.version}-{registered.run_id[:8]}.html"
     path = places.work / "reports" / name
-    if path.exists():
-        return str(path)  # the report of the run that made this version stays
+    registry, status = places.registry(), "champion" if decision.champion else "; ".join(decision.against)
+    if path.exists() and registry.resolve(f"{registered.model}/{registered.version}").tags.get(REPORTED) == status:
+        return str(path)  # the report of the run that made this version stays while it is true
     scores = Scores.of(places, scores_address)
     stored = places.fetched(f"scores/{scores_address}")
     detail = json.loads((stored / "detail.json").read_text())
@@ -64,7 +66,8 @@ def write_report(
             bundle=plan.bundle,
             model=registered.model,
             version=str(registered.version),
-            promoted=champion,
+            promoted=decision.champion,
+            why_not=decision.against,
             bars=judge(plan, scores),
             summary=[*figures(plan, scores), *_openness(scores)],
             concepts=_concept_rows(plan, scores, stored),
@@ -81,7 +84,8 @@ def write_report(
     path.parent.mkdir(parents=True, exist_ok=True)
     with places.scratch() as folder:
         (folder / path.name).write_text(html)
-        places.registry().attach(registered.run_id, {"report": folder / path.name})
+        registry.attach(registered.run_id, {"report": folder / path.name})
+        registry.set_tags(registered.model, registered.version, {REPORTED: status})
         (folder / path.name).replace(path)  # last: a report that is here is beside the version's files too
     erased = [row for grid in grids[:1] for row in grid.rows if row.before]
     show_report(plan.concepts.name, path, [row.before[0] for row in erased], [row.after[0] for row in erased])

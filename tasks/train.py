@@ -12,6 +12,7 @@ from typing import Any
 
 from prefect import task
 
+from artifacts.claims import claimed
 from artifacts.hashing import content_hash, file_hash
 from tasks.places import Places
 from tasks.prepare import GatePlan, Plan, load_embeddings
@@ -50,7 +51,8 @@ def plan_training(plan: Plan, part: int = 0, parts: int = 1) -> list[list[str]]:
 def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
     """Trains gates stage by stage, stores each, and returns their addresses.
 
-    Of several runs that are given the same gate one trains it; the others wait and find it in the store.
+    Of several runs that are given the same gate, on this machine or on others that share the store, one trains it; the
+    others wait and find it in the store.
     """
     places = Places.from_environment()
     chosen = plan.gates_of(concepts)
@@ -59,6 +61,9 @@ def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
             held.enter_context(places.locked(f"gate-{address}"))
         _store_trained(places, chosen)
         store = places.store()
+        for address in sorted(gate.address for gate in chosen):
+            there = partial(store.has, f"gates/{address}")
+            held.enter_context(claimed(store, f"gate-{address}", there, owner=places.owner()))
         missing = [gate for gate in chosen if not store.has(f"gates/{gate.address}")]
         if missing:
             _train(places, plan, missing)

@@ -1,45 +1,44 @@
-"""Which lists have changed: those whose present content no registered version was made from."""
+"""Which lists must be worked on: those whose champion is not the list as it stands, where a run would change that."""
 
 from dataclasses import dataclass
 
 from prefect import task
 
-from cpe.concept_files import ConceptListError, load_list
-from tasks.places import Places
-from tasks.prepare import find_list
+from tasks.standing import Standing, standings
 
 
 @dataclass(frozen=True)
 class ChangedList:
-    """A list that no registered version was made from.
+    """A list whose champion is not what the list says.
 
     Attributes:
         name: among the lists.
         list_hash: of its present content.
         problem: why it cannot be read; then there is nothing to run.
+        why: what is to be done.
+        waits: what keeps a run from changing anything (a rollback, bars that were missed); None if nothing does.
     """
 
     name: str
     list_hash: str
     problem: str | None = None
+    why: str = ""
+    waits: str | None = None
 
 
 @task(retries=3, retry_delay_seconds=[2, 10, 30])
 def changed_lists(names: list[str]) -> list[ChangedList]:
-    """Returns the lists that must be worked on. What has been registered is the only memory, so nothing is forgotten.
+    """Returns the lists whose champion is not the list as it stands. The registry is the only memory.
 
     Args:
         names: lists to look at.
     """
-    places = Places.from_environment()
-    registry = places.registry()
-    changed = []
-    for name in names:
-        try:
-            concept_list = load_list(find_list(name))
-        except ConceptListError as error:
-            changed.append(ChangedList(name, "", str(error).splitlines()[0]))
-            continue
-        if registry.find(concept_list.model_name, "list_hash", concept_list.content_hash) is None:
-            changed.append(ChangedList(name, concept_list.content_hash))
-    return changed
+    pairs = zip(names, standings(names), strict=True)
+    return [_changed(name, found) for name, found in pairs if found.state != "current"]
+
+
+def _changed(name: str, found: Standing) -> ChangedList:
+    if found.state == "unreadable":
+        return ChangedList(name, "", problem=found.why)
+    waits = found.why if found.state in ("held back", "fell short") else None
+    return ChangedList(name, found.list_hash, why=found.why, waits=waits)

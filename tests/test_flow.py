@@ -171,18 +171,18 @@ def test_adding_a_concept_trains_its_gate_alone(workplace):
     assert not {g.address for g in prepare_concepts.fn(str(changed)).gates} & {g.address for g in old.gates}
 
 
-def test_a_rollback_is_not_undone_by_running_again(workplace):
+def test_a_champion_whose_alias_was_lost_is_champion_again_after_a_run(workplace):
     work, path, results = workplace
     registry = Registry(f"sqlite:///{work / 'mlflow.db'}")
     assert results["champion"], "the case needs a champion"
     for alias in ("champion", "previous"):
         with suppress(Exception):
             registry.client.delete_registered_model_alias("cpe-few", alias)
-    again = erase_and_evaluate(str(path))
-    assert not again["champion"]
     assert "another version has been chosen" in RUNNER.invoke(app, ["results", "--list", "few"]).stdout
-    assert registry.resolve("cpe-few/1").aliases == ()
-    registry.promote("cpe-few", 1, reason="back again")
+    assert RUNNER.invoke(app, ["status", str(path)]).exit_code == 1
+    assert erase_and_evaluate(str(path))["champion"]
+    assert registry.resolve("cpe-few/1").aliases == ("champion",)
+    assert RUNNER.invoke(app, ["status", str(path)]).exit_code == 0
 
 
 def test_a_missed_bar_leaves_the_version_registered_and_not_champion(workplace):

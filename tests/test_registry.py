@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -334,3 +335,32 @@ def test_mlflow_is_quiet_but_not_mute(registry: Registry) -> None:
 def test_the_database_is_where_the_uri_says(registry: Registry, place: Path) -> None:
     with sqlite3.connect(place / "new" / "folder" / "mlflow.db") as database:
         assert database.execute("select count(*) from registered_models").fetchone()
+
+
+def test_one_result_registered_by_many_at_once_is_one_version(registry: Registry, place: Path, bundle: Path) -> None:
+    run_ids = [record(registry, bundle) for _ in range(8)]
+    tags = {"bundle": "b", "scores": "s", "list_hash": "h"}
+
+    def register(run_id: str) -> int:
+        own = Registry(registry.tracking_uri, artifact_root=str(place / "files"))
+        return own.register("cpe-once", run_id, "bundle", tags=tags, once_by=("bundle", "scores", "list_hash"))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(register, run_ids)) == {1}
+    assert [each.version for each in registry.versions("cpe-once")] == [1]
+    other = registry.register("cpe-once", run_ids[0], "bundle", tags=tags | {"list_hash": "i"}, once_by=tuple(tags))
+    assert [each.version for each in registry.versions("cpe-once")] == [other, 1]
+
+
+def test_a_second_version_of_a_result_left_by_a_kill_is_taken_back_unless_somebody_uses_it(
+    registry: Registry, bundle: Path
+) -> None:
+    run_id, tags = record(registry, bundle), {"bundle": "b", "scores": "s"}
+    for _ in range(3):
+        registry.register("cpe-twice", run_id, "bundle", tags=tags)
+    registry.promote("cpe-twice", 2, reason="by an earlier release")
+    found = registry.settle("cpe-twice", tags)
+    assert found is not None
+    assert found.version == 2
+    assert [each.version for each in registry.versions("cpe-twice")] == [2]
+    assert registry.settle("cpe-twice", {"bundle": "c"}) is None
