@@ -118,9 +118,8 @@ class _Claim:
         return max((int(key.rpartition("/")[2]) for key in self.store.keys(self.prefix)), default=0)
 
     def _owner(self, number: int) -> str:
-        with TemporaryDirectory(prefix="cpe-") as folder, suppress(StoreError, ValueError):
-            text = (self.store.fetch(self._key(number), Path(folder) / "claim") / MANIFEST_NAME).read_text()
-            return str(json.loads(text)["owner"])
+        with suppress(StoreError, ValueError):
+            return str(json.loads(self.store.read_file(self._key(number), MANIFEST_NAME))["owner"])
         return ""  # given back, or renewed, since
 
     def _key(self, number: int) -> str:

@@ -1,6 +1,7 @@
 """A store in a folder: copy beside, force to the disk, rename; the rename is the one moment an artifact appears."""
 
 import shutil
+from datetime import UTC, datetime
 from errno import ENOTDIR
 from pathlib import Path
 
@@ -73,6 +74,12 @@ class FolderStore(Store):
                 raise ValueError(f"key must name one artifact, but {key!r} is a folder of them; delete them singly")
             retire(final)
             return True
+
+    def stored_at(self, key: str) -> datetime | None:
+        """See `Store.stored_at`."""
+        path = self._path(key) / INDEX_NAME
+        with reporting(f"cannot read {self.url}"):
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.is_file() else None
 
     def _read_index(self, key: str) -> bytes | None:
         with reporting(f"cannot read {self.url}"):

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,9 @@ def has_files(client: Any, source: str) -> bool:
         return False  # the run itself is gone
 
 
-def download(client: Any, source: str, target: Path, expected: str | None) -> Path:
+def download(
+    client: Any, source: str, target: Path, expected: str | None, complete: Callable[[Path], None] = lambda folder: None
+) -> Path:
     """Download the files of a model version into a new folder, all or nothing.
 
     Args:
@@ -101,6 +103,7 @@ def download(client: Any, source: str, target: Path, expected: str | None) -> Pa
         source: The version's source, "runs:/<run id>/<artifact path>".
         target: The folder to make; missing or empty.
         expected: `folder_hash` of the files; None leaves them unchecked.
+        complete: Adds to the downloaded folder what it names and does not hold.
 
     Returns:
         `target`.
@@ -126,16 +129,17 @@ def download(client: Any, source: str, target: Path, expected: str | None) -> Pa
                 f"the files of run {run_id} under {artifact_path!r} are not what was registered: damaged or changed; "
                 "restore them from a copy; or delete this version and run `cpe erase` with its list again"
             )
+        complete(folder)
         if not rename_new(folder, target):
             raise busy
     return target
 
 
-def download_temporary(client: Any, source: str, expected: str | None) -> Path:
+def download_temporary(client: Any, source: str, expected: str | None, complete: Callable[[Path], None]) -> Path:
     """Download the files of a model version into a temporary folder, which is the caller's."""
     scratch = Path(tempfile.mkdtemp(prefix="cpe-"))
     try:
-        return download(client, source, scratch, expected)
+        return download(client, source, scratch, expected, complete)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

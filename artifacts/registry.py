@@ -7,10 +7,12 @@ the one to go back to.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from artifacts.bundles import add_gates
 from artifacts.champions import Champions
 from artifacts.champions import bundle_of as bundle_of
 from artifacts.mlflow_link import RegistryError as RegistryError
@@ -29,6 +31,7 @@ from artifacts.mlflow_runs import (
 
 MODEL_PREFIX = "cpe-"
 FILES_HASH = "files_sha256"
+STORE = "store"  # the tag that says in which store a version's gates were put
 
 
 class Registry(Champions):
@@ -39,17 +42,20 @@ class Registry(Champions):
             database is created, and the database too (7 to 9 s, once).
         artifact_root: Where runs of new experiments keep their files, a folder or an s3:// address. None is the folder
             `artifacts` beside a SQLite database. A server decides by itself.
+        store_url: The artifact store in which `fetch` looks for gates first; the one that a version was made in comes
+            next.
 
     Raises:
         RegistryError: The URI is empty or unknown, or its database is unusable.
         ValueError: `artifact_root` holds credentials, which MLflow would keep.
     """
 
-    def __init__(self, tracking_uri: str, artifact_root: str | None = None) -> None:
+    def __init__(self, tracking_uri: str, artifact_root: str | None = None, store_url: str | None = None) -> None:
         if artifact_root is not None and "@" in urlsplit(artifact_root).netloc:
             raise ValueError("artifact_root must hold no user or password; credentials come from the environment")
         self.client: Any = connect(tracking_uri)
         self.tracking_uri = tracking_uri
+        self.store_url = store_url
         database = sqlite_path(tracking_uri)
         if artifact_root is None and database is not None:
             artifact_root = str(database.parent / "artifacts")
@@ -260,7 +266,7 @@ class Registry(Champions):
         return choose(versions, alias, version)
 
     def fetch(self, reference: str, target: Path | None = None) -> Path:
-        """Download the files of a version.
+        """Download the files of a version, and the gates that it names.
 
         Args:
             reference: As for `resolve`.
@@ -270,16 +276,17 @@ class Registry(Champions):
             The folder with the version's files.
 
         Raises:
-            RegistryError: There is no such version, its files are gone or not those of its tag `files_sha256`, or
-                `target` is not free.
+            RegistryError: There is no such version, its files are gone or not those of its tag `files_sha256`, no store
+                has its gates, or `target` is not free.
         """
         found = self.resolve(reference)
         with self._reporting(f"fetch {reference}"):
             source = self.client.get_model_version(found.name, str(found.version)).source
             expected = found.tags.get(FILES_HASH)
+            complete = partial(add_gates, stores=[url for url in (self.store_url, found.tags.get(STORE)) if url])
             if target is None:
-                return download_temporary(self.client, source, expected)
-            return download(self.client, source, Path(target), expected)
+                return download_temporary(self.client, source, expected, complete)
+            return download(self.client, source, Path(target), expected, complete)
 
     def set_tags(self, name: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version, replacing those of the same key.
@@ -329,4 +336,5 @@ def fetch(reference: str, tracking_uri: str | None = None) -> Path:
     Raises:
         RegistryError: No tracking URI, no such version, or its files are gone.
     """
-    return Registry(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")).fetch(reference)
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    return Registry(uri, store_url=os.environ.get("CPE_STORE")).fetch(reference)

@@ -124,6 +124,14 @@ class S3Store(Store):
                     self.client.delete_object(Bucket=self.bucket, Key=item["Key"])
         return text is not None
 
+    def stored_at(self, key: str) -> datetime | None:
+        """See `Store.stored_at`."""
+        name = self._index_name(check_key(key))
+        for item in self._list(f"{key}/{INDEX_NAME}"):
+            if item["Key"] == name:
+                return item["LastModified"].astimezone(UTC)
+        return None
+
     def objects(self) -> Iterator[dict[str, Any]]:
         """List everything below the prefix, artifacts or not, as S3 describes it.
 

@@ -6,7 +6,9 @@ and never overwritten, so that any number of workers may put the same key at onc
 
 import re
 from abc import ABC, abstractmethod
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import unquote
 
 from artifacts.disk import DamagedError as DamagedError
@@ -74,6 +76,28 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def stored_at(self, key: str) -> datetime | None:
+        """Say when an artifact was stored, by the store's own clock (UTC); None when there is none.
+
+        Raises:
+            ValueError: The key is malformed.
+            StoreError: The store cannot be read.
+        """
+
+    def size_bytes(self, key: str) -> int:
+        """Say how much room an artifact's files take; 0 for one that is damaged or not there.
+
+        Raises:
+            ValueError: The key is malformed.
+            StoreError: The store cannot be read.
+        """
+        text = self._read_index(check_key(key))
+        try:
+            return sum(entry.size for entry in parse_index(text or b"").files.values())
+        except ValueError:
+            return 0
+
+    @abstractmethod
     def _read_index(self, key: str) -> bytes | None:
         """Read the artifact's index.json, None when there is none."""
 
@@ -118,6 +142,24 @@ class Store(ABC):
                         break  # another worker was faster
                     retire(target)  # an earlier copy of the same artifact, damaged
             return target
+
+    def read_file(self, key: str, name: str) -> bytes:
+        """Read one small file of an artifact, verified.
+
+        Raises:
+            ValueError: The key is malformed.
+            StoreError: There is no such artifact or file, or it is damaged.
+        """
+        text = self._read_index(check_key(key))
+        try:
+            index = parse_index(text or b"")
+        except ValueError as error:
+            raise self._damaged(key, str(error)) from error
+        if name not in index.files:
+            raise StoreError(f"artifact {key} in {self.url} holds no {name}; check the key")
+        with TemporaryDirectory(prefix="cpe-") as folder:
+            self._fetch_file(key, index, name, Path(folder) / name)
+            return (Path(folder) / name).read_bytes()
 
     def salvage(self, key: str, target: Path) -> dict[str, str]:
         """Copy what is intact of a damaged artifact, and delete the artifact.

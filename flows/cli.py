@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.cli_clean import clean
 from flows.cli_models import models
 from flows.cli_plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli_status import status
@@ -40,6 +41,7 @@ command = command_of(app)
 command(doctor)
 command(plan)
 command(status)
+command(clean)
 app.add_typer(models, name="models")
 
 

@@ -27,10 +27,9 @@ STEP_TIMEOUT_S = 400
 LOG_TAIL_LINES = 25
 CONCEPTS = 10
 LOAD = """\
-import mlflow
+from artifacts.registry import fetch
 from cpe import Eraser
-folder = mlflow.artifacts.download_artifacts("models:/cpe-emoji@champion")
-print("concepts", len(Eraser.load(folder).concepts))
+print("concepts", len(Eraser.load(fetch("models:/cpe-emoji@champion")).concepts))
 """
 
 
@@ -138,7 +137,7 @@ def check_champion(stack: Integration) -> None:
 
 
 def check_gates(stack: Integration) -> None:
-    """Checks that MLflow's own client gets the champion's gates."""
+    """Checks that the champion is fetched with its gates."""
     script = stack.root / "load.py"
     script.write_text(LOAD)
     loaded = stack.use("gates", f"python {script}")

@@ -22,7 +22,7 @@ from cpe.evaluation import EvaluationSet, PictureRow
 from tasks.places import Places
 from tasks.prepare import Plan
 from tasks.progress import progress
-from tasks.train import bundle_folder
+from tasks.train import gates_of_bundle
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def artist(places: Places, plan: Plan, bundle: str | None) -> Iterator[Any]:
     if bundle is None:
         yield pipe
         return
-    with Eraser.load(bundle_folder(places, bundle)).attached(pipe):
+    with Eraser.load(gates_of_bundle(places, bundle)).attached(pipe):
         yield pipe
 
 

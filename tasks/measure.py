@@ -23,7 +23,7 @@ from tasks.places import Places
 from tasks.prepare import Plan
 from tasks.progress import progress
 from tasks.references import reference_statistics
-from tasks.train import bundle_folder
+from tasks.train import gates_of_bundle
 
 MEASURES = 5  # raised when the same pictures would get other scores
 
@@ -173,7 +173,7 @@ def _openness(places: Places, plan: Plan, bundle: str) -> list[dict[str, Any]]:
     from cpe.models import encode_prompts, token_words
 
     pipe = places.loaded(plan.concepts.base_model)
-    eraser = Eraser.load(bundle_folder(places, bundle))
+    eraser = Eraser.load(gates_of_bundle(places, bundle))
     own = [each for each in plan.sets if each.name in ("erased", "kept")]
     prompts = [(each.role, row) for each, row in first_prompts(own, plan.profile)]
     with torch.no_grad():

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from prefect import task
 
 from artifacts.hashing import content_hash
+from tasks.clean import mark_used, stored_plan
 from tasks.draw import draw_pictures, shards
 from tasks.measure import look_at_pictures
 from tasks.observe import looks_at, observation_key, open_observers
@@ -26,6 +26,7 @@ def store_plan(plan: Plan) -> str:
     places = Places.from_environment()
     values = plan.model_dump(mode="json")
     address = content_hash(values)[:24]
+    mark_used(places, address)  # first: nothing that the plan needs is cleaned away from now on
     if not places.store().has(f"plans/{address}"):
         with places.scratch() as folder:
             (folder / "plan.json").write_text(json.dumps(values))
@@ -38,11 +39,7 @@ def store_plan(plan: Plan) -> str:
 def load_plan(address: str) -> Plan:
     """Reads a stored plan; files of prompts are looked for in this machine's own data folder."""
     places = Places.from_environment()
-    values: dict[str, Any] = json.loads((places.fetched(f"plans/{address}") / "plan.json").read_text())
-    for each in values["sets"]:
-        if each["csv"] is not None:
-            each["csv"] = str(places.data / Path(each["csv"]).name)
-    return Plan.model_validate(values)
+    return stored_plan(places, address)
 
 
 def do_part(plan: Plan, stage: Stage, part: int, parts: int) -> None:

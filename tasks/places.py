@@ -81,7 +81,7 @@ class Places:
         artifact_root = None
         if self.tracking_uri.startswith("sqlite"):
             artifact_root = str(self.work / "mlartifacts")
-        return Registry(self.tracking_uri, artifact_root=artifact_root)
+        return Registry(self.tracking_uri, artifact_root=artifact_root, store_url=self.store_url)
 
     def fetched(self, key: str) -> Path:
         """Returns a local, verified copy of a stored artifact; each store has copies of its own."""

@@ -12,14 +12,13 @@ from typing import Any
 from prefect import task
 
 from artifacts.hashing import folder_hash
-from artifacts.registry import FILES_HASH
+from artifacts.registry import FILES_HASH, STORE
 from tasks.figures import Scores, accuracy_metric, as_results, figures, judge
 from tasks.places import Places
 from tasks.prepare import Plan
 from tasks.promotion import verdict
 from tasks.show import show_results
 from tasks.standing import AGAINST, FELL_SHORT, FINISHED, RESULT, against
-from tasks.train import bundle_folder
 
 MOMENT = "%Y-%m-%dT%H%M%S.%f%z"
 
@@ -52,7 +51,7 @@ class Decision:
     against: tuple[str, ...] = ()
 
 
-@task(retries=2, retry_delay_seconds=2)
+@task(retries=2, retry_delay_seconds=[2, 10])
 def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mapping[str, float]) -> Registered:
     """Registers the bundle as `cpe-<list>` with its scores as tags; the same results are registered once, anywhere."""
     places = Places.from_environment()
@@ -82,8 +81,8 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
         "made_by": made_by(),
         FINISHED: "no",
     }
-    folder = bundle_folder(places, bundle)
-    tags[FILES_HASH] = folder_hash(folder)
+    folder = places.fetched(f"bundles/{bundle}")
+    tags |= {FILES_HASH: folder_hash(folder), STORE: places.store_url}
     run_id = registry.record_run(
         f"erase-{plan.concepts.name}",
         params={
@@ -102,7 +101,7 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
     return Registered(model, number, registry.resolve(f"{model}/{number}").run_id)
 
 
-@task(retries=2, retry_delay_seconds=2)
+@task(retries=2, retry_delay_seconds=[2, 10])
 def decide(plan: Plan, registered: Registered, scores_address: str) -> Decision:
     """Makes a version champion if nothing speaks against it, and records what does.
 

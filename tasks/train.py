@@ -7,13 +7,15 @@ from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from shutil import copytree, rmtree
+from shutil import rmtree
 from typing import Any
 
 from prefect import task
 
+from artifacts.bundles import write_manifest
 from artifacts.claims import claimed
 from artifacts.hashing import content_hash, file_hash
+from artifacts.index import MANIFEST_NAME
 from tasks.places import Places
 from tasks.prepare import GatePlan, Plan, load_embeddings
 from tasks.progress import progress
@@ -122,7 +124,7 @@ def _store_trained(places: Places, gates: Sequence[GatePlan]) -> None:
 
 def _is_whole(folder: Path) -> bool:
     """Whether a gate that waits in the work folder is what was written there."""
-    from cpe.gatefile import FILE_NAME, MANIFEST_NAME
+    from cpe.gatefile import FILE_NAME
 
     try:
         return json.loads((folder / MANIFEST_NAME).read_text())["sha256"] == file_hash(folder / FILE_NAME)
@@ -162,7 +164,7 @@ def _seed(plan: Plan, gate: GatePlan) -> int:
 def _write_gate(folder: Path, plan: Plan, gate: GatePlan, gates: Any, sites: Sequence[str], curve: Sequence) -> None:
     from safetensors.torch import save_file
 
-    from cpe.gatefile import FILE_NAME, MANIFEST_NAME, metadata_of, to_tensors
+    from cpe.gatefile import FILE_NAME, metadata_of, to_tensors
 
     folder.mkdir(parents=True)
     save_file(to_tensors(gates, sites), folder / FILE_NAME, metadata_of(gates, [gate.concept]))
@@ -190,21 +192,18 @@ def _write_gate(folder: Path, plan: Plan, gate: GatePlan, gates: Any, sites: Seq
 
 @task(retries=2, retry_delay_seconds=2)
 def assemble_bundle(plan: Plan) -> str:
-    """Stores the list's gates as one bundle and returns its id."""
-    from cpe.gatefile import MANIFEST_NAME
-
+    """Stores the list's bundle, which names its gates, and returns its id."""
     places = Places.from_environment()
     store = places.store()
     if not store.has(f"bundles/{plan.bundle}"):
         with places.scratch() as folder:
-            for gate in plan.gates:
-                fetched = places.fetched(f"gates/{gate.address}")
-                copytree(fetched, folder / "gates" / gate.address)
-            (folder / MANIFEST_NAME).write_text(json.dumps(plan.bundle_manifest, indent=1))
+            gates = {gate.address: places.fetched(f"gates/{gate.address}") for gate in plan.gates}
+            write_manifest(folder, plan.bundle_manifest, gates)
             store.put(f"bundles/{plan.bundle}", folder)
     return plan.bundle
 
 
-def bundle_folder(places: Places, bundle: str) -> Path:
-    """Returns a local copy of a bundle that `Eraser.load` takes."""
-    return places.fetched(f"bundles/{bundle}")
+def gates_of_bundle(places: Places, bundle: str) -> list[Path]:
+    """Returns local, verified copies of a bundle's gates, for `Eraser.load`."""
+    manifest = json.loads((places.fetched(f"bundles/{bundle}") / MANIFEST_NAME).read_text())
+    return [places.fetched(f"gates/{address}") for address in sorted(manifest["gates"].values())]

@@ -17,7 +17,8 @@ from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from artifacts.hashing import folder_hash
-from artifacts.registry import FILES_HASH, Registry
+from artifacts.registry import FILES_HASH, Registry, RegistryError
+from artifacts.store import open_store
 from artifacts.tables import IMAGES, PICTURES, SCORES, read_table
 from cpe.embedded.pixels import to_tensor
 from cpe.eraser import Eraser
@@ -309,10 +310,35 @@ def test_results_and_models_commands_show_the_run(workplace):
     assert "erased_accuracy" in shown.output
 
 
-def test_a_registered_version_names_the_hash_of_its_files(workplace, tmp_path):
+def test_a_version_names_its_gates_which_are_stored_once_and_the_hash_of_its_own_files(workplace, tmp_path):
+    work, _, _ = workplace
     registry = Places.from_environment().registry()
     fetched = registry.fetch("cpe-few/1", tmp_path / "fetched")
-    assert registry.resolve("cpe-few/1").tags[FILES_HASH] == folder_hash(fetched)
+    assert registry.resolve("cpe-few/1").tags[FILES_HASH] == folder_hash(fetched, ignore=["gates/*"])
+    assert {path.name for path in fetched.iterdir()} == {"manifest.json", "index.json", "gates"}
+    gate = next((work / "store" / "gates").glob("*/gate.safetensors"))
+    copies = [path for path in (*work.glob("store/**/*"), *work.glob("mlartifacts/**/*")) if path.name == gate.name]
+    assert len(copies) == 2, "one of each gate"
+
+
+def test_a_version_is_fetched_from_the_store_that_it_was_made_in_and_never_with_other_gates(workplace, tmp_path):
+    work, _, _ = workplace
+    elsewhere = Registry(f"sqlite:///{work / 'mlflow.db'}", store_url=str(tmp_path / "another"))
+    assert set(Eraser.load(elsewhere.fetch("cpe-few/1", tmp_path / "fetched")).concepts) == {"rose", "pizza"}
+    forged = open_store(str(tmp_path / "forged"))
+    one, other = sorted((work / "store" / "gates").iterdir())
+    forged.put(f"gates/{one.name}", other)
+    mixed = Registry(f"sqlite:///{work / 'mlflow.db'}", store_url=forged.url)
+    with pytest.raises(RegistryError, match="is not the one that the bundle was made of"):
+        mixed.fetch("cpe-few/1", tmp_path / "mixed")
+    assert not (tmp_path / "mixed").exists()
+    registry = Places.from_environment().registry()
+    registry.set_tags("cpe-few", 1, {"store": str(tmp_path / "moved away")})
+    try:
+        with pytest.raises(RegistryError, match=r"is not in the store.*set CPE_STORE"):
+            Registry(f"sqlite:///{work / 'mlflow.db'}").fetch("cpe-few/1", tmp_path / "none")
+    finally:
+        registry.set_tags("cpe-few", 1, {"store": Places.from_environment().store_url})
 
 
 def test_evaluate_command_measures_without_training(workplace):
@@ -366,7 +392,7 @@ def test_a_full_disk_ends_the_run_in_one_message_and_the_next_run_goes_on(harnes
 
 
 def test_the_same_tasks_work_on_an_s3_store(tmp_path, monkeypatch, new_bucket):
-    from tasks.train import assemble_bundle, bundle_folder, missing_gates, plan_training, train_gates
+    from tasks.train import assemble_bundle, gates_of_bundle, missing_gates, plan_training, train_gates
 
     monkeypatch.setenv("CPE_STORE", f"s3://{new_bucket}/cpe")
     monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
@@ -380,6 +406,6 @@ def test_the_same_tasks_work_on_an_s3_store(tmp_path, monkeypatch, new_bucket):
         train_gates.fn(plan, group)
     assert missing_gates(plan) == []
     bundle = assemble_bundle.fn(plan)
-    folder = bundle_folder(Places.from_environment(), bundle)
-    assert set(Eraser.load(folder).concepts) == {"rose", "pizza"}
+    gates = gates_of_bundle(Places.from_environment(), bundle)
+    assert set(Eraser.load(gates).concepts) == {"rose", "pizza"}
     assert Places.from_environment().store().keys("gates") == sorted(f"gates/{g.address}" for g in plan.gates)

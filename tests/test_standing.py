@@ -74,7 +74,7 @@ def score_row(role: str, group: str, phase: str, value: float, count: int = 200)
     }  # fmt: skip
 
 
-def store_scores(plan: Plan, erased: dict[str, float], kept: dict[str, float]) -> str:
+def store_scores(plan: Plan, erased: dict[str, float], kept: dict[str, float], manifest: dict | None = None) -> str:
     """Stores scores as an evaluation would have, a concept 200 pictures, and returns their address."""
     rows = []
     for role, values in (("erased", erased), ("kept", kept)):
@@ -87,7 +87,7 @@ def store_scores(plan: Plan, erased: dict[str, float], kept: dict[str, float]) -
         with places.scratch() as folder:
             write_table(folder / "scores.parquet", rows, SCORES)
             (folder / "detail.json").write_text(json.dumps({"holes": [], "openness": []}))
-            (folder / "manifest.json").write_text("{}")
+            (folder / "manifest.json").write_text(json.dumps(manifest or {}))
             places.store().put(f"scores/{address}", folder)
     return address
 

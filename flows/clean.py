@@ -1,0 +1,21 @@
+"""Cleaning on a schedule: what no version, list or running job needs any more leaves the store."""
+
+from prefect import flow, get_run_logger
+
+from tasks.clean import GRACE_DAYS, KEEP_VERSIONS, clean_store
+
+
+@flow(name="clean-store")
+def clean(keep_versions: int = KEEP_VERSIONS, grace_days: float = GRACE_DAYS, delete: bool = True) -> int:
+    """Removes what nothing needs, and returns how many bytes that were.
+
+    Args:
+        keep_versions: how many versions of each model are kept besides those with an alias.
+        grace_days: what was stored, and plans that were used, within so many days stay.
+        delete: False only looks.
+    """
+    found = clean_store(keep_versions, grace_days, delete=delete)
+    size = sum(found.removed.values())
+    what = "removed" if delete else "could be removed"
+    get_run_logger().info("%d artifacts, %.1f MB, %s; %d kept", len(found.removed), size / 1e6, what, len(found.kept))
+    return size
