@@ -146,9 +146,17 @@ def _servers(places: Places) -> Iterator[Check]:
         return
     import httpx
 
+    user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    key = os.environ.get("PREFECT_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key and not user else {}
     try:
-        answer = httpx.get(f"{url}/health", timeout=5).status_code
-        yield Check("Prefect server", f"{url} answers {answer}", answer == 200)
+        # Not /health, which answers everybody.
+        answer = httpx.get(f"{url}/admin/version", auth=(user, password) if user else None, headers=headers, timeout=5)
+        if answer.status_code in (401, 403):
+            refused = "check PREFECT_API_AUTH_STRING (of `make up`: source its env file again)"
+            yield Check("Prefect server", f"{url} refuses us ({answer.status_code}); {refused}", False)
+        else:
+            yield Check("Prefect server", f"{url} answers {answer.status_code}", answer.status_code < 500)
     except httpx.HTTPError as error:
         yield Check(
             "Prefect server", f"{url} does not answer ({type(error).__name__}); start it, or unset the variable", False

@@ -10,12 +10,11 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import boto3
 import pytest
 
 from flows.stack import servers
@@ -26,7 +25,7 @@ from flows.stack.signals import uninterrupted
 from flows.stack.system import born, check_port, wait_until
 
 SECRET = "s3cr3t it's"
-KEYS = Keys("access", SECRET)
+KEYS = Keys("p4ssw0rd", "w0rdpass", "access", SECRET)
 SLEEP = "import time; time.sleep(600)"
 WITH_CHILD = (
     "import subprocess, sys, time\n"
@@ -63,7 +62,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 def settings(tmp_path: Path) -> Settings:
     names = ("PREFECT", "MLFLOW", "S3", "CEPH")
     ports = {f"CPE_STACK_{name}_PORT": str(port) for name, port in zip(names, free_ports(4), strict=True)}
-    given = {"CPE_STACK": str(tmp_path / "stack"), "CPE_WORK": str(tmp_path / "work"), "CPE_STACK_S3": "moto"}
+    given = {"CPE_STACK": str(tmp_path / "stack"), "CPE_WORK": str(tmp_path / "work"), "CPE_STACK_S3": "folder"}
     (tmp_path / "stack").mkdir()
     return Settings.from_environment(given | ports)
 
@@ -248,7 +247,7 @@ def command(name: str, settings: Settings) -> subprocess.CompletedProcess[str]:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("CPE_")},
         "CPE_STACK": str(settings.root),
-        "CPE_STACK_S3": "moto",
+        "CPE_STACK_S3": "folder",
         "CPE_STACK_PREFECT_PORT": str(settings.prefect_port),
         "CPE_STACK_MLFLOW_PORT": str(settings.mlflow_port),
         "CPE_STACK_S3_PORT": str(settings.s3_port),
@@ -258,24 +257,9 @@ def command(name: str, settings: Settings) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False)
 
 
-class FakeStore:
-    services = (python("moto", SLEEP),)
-    prepared = 0
-
-    def __init__(self, _: Settings) -> None: ...
-
-    def prepare(self, _: Service) -> None:
-        FakeStore.prepared += 1
-
-    def keys(self) -> Keys:
-        return KEYS
-
-
 @pytest.fixture
 def stack(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     """A stack whose services only sleep."""
-    monkeypatch.setattr(servers, "Moto", FakeStore)
-    monkeypatch.setattr(FakeStore, "WARNING", "forgets", raising=False)
     monkeypatch.setattr(servers, "prefect_server", lambda *_: python("prefect", SLEEP, address="http://here"))
     monkeypatch.setattr(servers, "mlflow_server", lambda *_: python("mlflow", SLEEP))
     monkeypatch.setattr(servers, "worker", lambda *_: python("worker", SLEEP))
@@ -286,7 +270,7 @@ def stack(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack
     made.down()
 
 
-NAMES = ("prefect", "moto", "mlflow", "worker")
+NAMES = ("prefect", "mlflow", "worker")
 
 
 def pids(stack: Stack) -> dict[str, int]:
@@ -305,7 +289,7 @@ def test_up_twice_starts_once_and_down_twice_stops_once(stack: Stack, capsys: py
     assert pids(stack) == first
     assert stack.status()
     stack.down()
-    assert "stopped worker, mlflow, moto, prefect" in capsys.readouterr().out
+    assert "stopped worker, mlflow, prefect" in capsys.readouterr().out
     assert pids(stack) == {}
     stack.down()
     assert capsys.readouterr().out == "nothing was running\n"
@@ -325,16 +309,6 @@ def test_up_restarts_what_ended_by_itself_and_nothing_else(stack: Stack, capsys:
     assert {**second, "worker": 0} == {**first, "worker": 0}
 
 
-def test_what_knew_a_forgetful_store_is_restarted_with_it(stack: Stack) -> None:
-    stack.up()
-    first = pids(stack)
-    os.kill(first["moto"], signal.SIGKILL)
-    assert wait_until(lambda: not stack.processes.alive("moto"), 5)
-    stack.up()
-    second = pids(stack)
-    assert {name for name in NAMES if first[name] != second[name]} == {"moto", "mlflow", "worker"}
-
-
 @pytest.mark.parametrize("error", [StackError("refused"), KeyboardInterrupt(), OSError("full")])
 def test_a_start_that_fails_or_is_interrupted_stops_what_it_started(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, error: BaseException
@@ -348,7 +322,7 @@ def test_a_start_that_fails_or_is_interrupted_stops_what_it_started(
     monkeypatch.setattr(servers, "deploy", fail)
     with pytest.raises(type(error)):
         stack.up()
-    assert set(seen[0]) == {"prefect", "moto", "mlflow"}
+    assert set(seen[0]) == {"prefect", "mlflow"}
     assert pids(stack) == {}
     assert not any(stack.processes.members(name) for name in NAMES)
 
@@ -369,9 +343,25 @@ def test_other_settings_than_those_of_the_start_are_refused(stack: Stack, monkey
     monkeypatch.setattr(servers, "prefect_server", lambda *_: python("prefect", SLEEP, address="http://there"))
     with pytest.raises(StackError, match=r"prefect runs at http://here, .* say http://there; stop it first"):
         stack.up()
-    monkeypatch.setattr(FakeStore, "services", (python("other", SLEEP),))
-    with pytest.raises(StackError, match=r"moto runs, which these settings do not use; stop it first: make down"):
+    stack.processes.start(python("radosgw", SLEEP))
+    with pytest.raises(StackError, match=r"radosgw runs, which these settings do not use; stop it first: make down"):
         stack.up()
+
+
+def test_a_store_in_memory_of_a_former_version_is_not_lost_without_a_word(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack.processes.start(python("moto", SLEEP))
+    with pytest.raises(StackError, match=r"moto runs, .*forgets everything when it stops; copy what you need"):
+        stack.up()
+    assert stack.processes.alive("moto")
+    stack.down()
+    assert capsys.readouterr().out == "stopped moto\n"
+    (stack.settings.root / "mlflow-moto").mkdir()
+    stack.up()
+    assert re.search(
+        r"mlflow-moto names models whose files moto forgot .*erase the lists again", capsys.readouterr().out
+    )
 
 
 def test_two_starts_at_once_are_refused(stack: Stack) -> None:
@@ -382,7 +372,7 @@ def test_two_starts_at_once_are_refused(stack: Stack) -> None:
 
 
 def test_the_env_file_is_private_and_a_shell_reads_it_whole(settings: Settings, tmp_path: Path) -> None:
-    settings = replace(settings, work=tmp_path / "a folder's $HOME")
+    settings = replace(settings, store="ceph", work=tmp_path / "a folder's $HOME")
     settings.env_file.write_text("old")
     settings.env_file.chmod(0o644)
     settings.write_env_file(KEYS)
@@ -394,16 +384,41 @@ def test_the_env_file_is_private_and_a_shell_reads_it_whole(settings: Settings, 
     assert settings.client_environment(KEYS).items() <= read.items()
     assert read["AWS_SECRET_ACCESS_KEY"] == SECRET
     assert read["CPE_STORE"] == "s3://cpe/store"
+    assert read["PREFECT_API_AUTH_STRING"] == "cpe:p4ssw0rd"
+    assert (read["MLFLOW_TRACKING_USERNAME"], read["MLFLOW_TRACKING_PASSWORD"]) == ("cpe", "w0rdpass")
     assert not {"AWS_PROFILE", "AWS_SESSION_TOKEN"} & set(read)
     assert read["PATH"].split(":").count(str(Path(sys.executable).parent)) == 1
 
 
 def test_secrets_are_in_environments_only(settings: Settings) -> None:
-    for service in (servers.mlflow_server(settings, "ceph", KEYS), servers.worker(settings, KEYS)):
-        assert service.environment["AWS_SECRET_ACCESS_KEY"] == SECRET
-        assert SECRET not in " ".join(service.command)
-        assert SECRET not in repr(service)
-    assert SECRET not in repr(KEYS)
+    settings = replace(settings, store="ceph")
+    secrets = (SECRET, KEYS.prefect, KEYS.mlflow)
+    wanted = {
+        servers.prefect_server: {KEYS.prefect},
+        servers.mlflow_server: {SECRET, KEYS.mlflow},
+        servers.worker: {*secrets},
+    }
+    for make, needed in wanted.items():
+        service = make(settings, KEYS)
+        environment = " ".join(service.environment.values())
+        assert {secret for secret in secrets if secret in environment} == needed
+        assert not [secret for secret in secrets if secret in " ".join(service.command) + repr(service) + repr(KEYS)]
+
+
+def test_passwords_are_made_once_at_random_and_private(settings: Settings, tmp_path: Path) -> None:
+    made = settings.keys()
+    assert settings.keys() == made
+    assert stat.S_IMODE((settings.root / "keys").stat().st_mode) == 0o600
+    (tmp_path / "other").mkdir()
+    other = replace(settings, root=tmp_path / "other").keys()
+    assert len({made.prefect, made.mlflow, other.prefect, other.mlflow}) == 4
+    assert min(len(made.prefect), len(made.mlflow)) == 40
+
+
+def test_the_folder_of_a_stack_is_closed_to_others(settings: Settings) -> None:
+    settings.root.chmod(0o755)
+    with Processes(settings.root).locked():
+        assert stat.S_IMODE(settings.root.stat().st_mode) == 0o700
 
 
 def test_settings_of_other_servers_and_accounts_do_not_reach_the_stack(settings: Settings) -> None:
@@ -421,7 +436,7 @@ def test_settings_of_other_servers_and_accounts_do_not_reach_the_stack(settings:
         ({"CPE_STACK_S3_PORT": "0"}, r"CPE_STACK_S3_PORT must be a whole number from 1 to 65535, got '0'"),
         ({"CPE_STACK_S3_PORT": "port"}, r"CPE_STACK_S3_PORT must be a whole number .* got 'port'"),
         ({"CPE_STACK_MLFLOW_PORT": "4200"}, "must differ"),
-        ({"CPE_STACK_S3": "disk"}, r"CPE_STACK_S3 must be one of auto, ceph, moto, got 'disk'"),
+        ({"CPE_STACK_S3": "disk"}, r"CPE_STACK_S3 must be one of auto, ceph, folder, got 'disk'"),
         ({"CPE_STACK_BUCKET": "My Bucket"}, r"CPE_STACK_BUCKET must be .* got 'My Bucket'"),
     ],
 )
@@ -430,77 +445,29 @@ def test_settings_that_cannot_be_are_refused(given: dict[str, str], message: str
         Settings.from_environment(given)
 
 
-def test_moto_stands_in_only_where_no_data_would_be_missed(
+def test_the_store_is_where_its_data_are_else_ceph_if_it_is_there(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert replace(settings, asked_store="auto").store() == "moto"
+    auto = replace(settings, store="auto")
+    assert auto.decided().store == "folder"
     with pytest.raises(StackError, match=r"Ceph is asked for, but ceph is missing; install it \(apt-get install"):
-        replace(settings, asked_store="ceph").store()
+        replace(settings, store="ceph").decided()
     (settings.root / "ceph").mkdir()
     with pytest.raises(StackError, match=r"Ceph has the data of this stack, but ceph is missing"):
-        replace(settings, asked_store="auto").store()
-    assert replace(settings, asked_store="moto").store() == "moto"
+        auto.decided()
+    assert settings.decided().store == "folder"
     (tmp_path / "bin").mkdir()
     for program in ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin"):
         shutil.copy(sys.executable, tmp_path / "bin" / program)
-    assert replace(settings, asked_store="auto").store() == "ceph"
+    assert auto.decided().store == "ceph"
+    (settings.root / "ceph").rmdir()
+    assert auto.decided().store == "ceph"
+    settings.files.mkdir()
+    assert auto.decided().store == "folder", "Ceph, installed later, would seem to have lost everything"
 
 
 def test_a_missing_program_is_named_with_the_way_out(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers, "BIN", settings.root)
     with pytest.raises(StackError, match=r"^mlflow is missing in .*; run `make setup`$"):
-        servers.mlflow_server(settings, "moto", KEYS)
-    monkeypatch.setattr(servers, "find_spec", lambda _: None)
-    with pytest.raises(StackError, match=r"no store: neither Ceph .* nor moto \(make setup\)"):
-        servers.Moto(settings)
-
-
-def test_moto_serves_a_bucket_and_forgets_with_what_mlflow_knew_of_it(
-    settings: Settings, processes: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = servers.Moto(settings)
-    keys = store.keys()
-    assert store.keys() == keys
-    assert stat.S_IMODE((settings.root / "moto-keys").stat().st_mode) == 0o600
-    for name, value in settings.store_environment(keys).items():
-        monkeypatch.setenv(name, value)
-
-    def buckets(act: Callable[[object], None]) -> list[str]:
-        store.prepare(store.service)
-        processes.start(store.service)
-        processes.wait(store.service)
-        client = boto3.client("s3")
-        try:
-            found = [each["Name"] for each in client.list_buckets()["Buckets"]]
-            act(client)
-        finally:
-            client.close()
-        log = processes.log("moto").read_text()
-        arguments = b"".join(path.read_bytes() for path in proc_arguments(processes))
-        assert "PUT /cpe/key" in log
-        assert keys.secret not in log
-        assert b"moto.server" in arguments
-        assert keys.secret.encode() not in arguments
-        assert processes.stop("moto")
-        check_port("moto", settings.s3_port, "CPE_STACK_S3_PORT")
-        return found
-
-    def put(client: object) -> None:
-        for _ in range(2):
-            servers.make_bucket(settings, keys)
-        client.put_object(Bucket="cpe", Key="key", Body=b"value")  # type: ignore[attr-defined]
-        assert client.get_object(Bucket="cpe", Key="key")["Body"].read() == b"value"  # type: ignore[attr-defined]
-
-    assert buckets(put) == []
-    ours, ceph = settings.mlflow_data("moto") / "mlflow.db", settings.mlflow_data("ceph") / "mlflow.db"
-    for database in (ours, ceph):
-        database.parent.mkdir()
-        database.write_text("names files")
-    assert buckets(put) == []
-    assert not ours.exists()
-    assert ceph.exists()
-
-
-def proc_arguments(processes: Processes) -> list[Path]:
-    return [Path(f"/proc/{pid}/cmdline") for pid in processes.members("moto")]
+        servers.mlflow_server(settings, KEYS)

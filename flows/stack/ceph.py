@@ -7,13 +7,13 @@ import json
 import subprocess
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from flows.stack.processes import Service
-from flows.stack.settings import LOOPBACK, Keys, Settings, StackError, clean_environment, write_private
+from flows.stack.settings import LOOPBACK, USER, Keys, Settings, StackError, clean_environment, write_private
 from flows.stack.system import READY, has_data
 
-USER = "cpe"
 COMMAND_TIMEOUT_S = 120
 CONFIGURATION = """\
 # Written at every start.
@@ -107,8 +107,8 @@ class Ceph:
         elif service is self.daemon and not has_data(self.folder / "osd"):
             self._make_daemon()
 
-    def keys(self) -> Keys:
-        """Returns the S3 user's keys; the user is made, with random keys, the first time. The gateway must run.
+    def with_keys(self, keys: Keys) -> Keys:
+        """Adds the S3 user's keys; the user is made, with random keys, the first time. The gateway must run.
 
         Raises:
             StackError: the gateway's database does not answer.
@@ -120,7 +120,7 @@ class Ceph:
             found = found or self._run(*command, "create", "--uid", USER, "--display-name", USER)
             write_private(path, json.dumps(json.loads(found)["keys"][0]))
         pair = json.loads(path.read_text())
-        return Keys(pair["access_key"], pair["secret_key"])
+        return replace(keys, access=pair["access_key"], secret=pair["secret_key"])
 
     def _prepare_monitor(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)

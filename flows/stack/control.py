@@ -11,10 +11,10 @@ from flows.stack.settings import Keys, Settings, StackError
 from flows.stack.signals import uninterrupted
 from flows.stack.system import check_port
 
+MEMORY = "moto"  # the store of former versions, in memory; a stack that still runs on it must be stoppable
 # In the order of their start; they are stopped the other way round.
-NAMES = ("prefect", "moto", "ceph-mon", "ceph-osd", "radosgw", "mlflow", "worker")
+NAMES = ("prefect", MEMORY, "ceph-mon", "ceph-osd", "radosgw", "mlflow", "worker")
 ALWAYS = ("prefect", "mlflow", "worker")
-STORES = ("moto", "radosgw")
 DOWN_WAITS_S = 120  # for a start that is being interrupted
 NO_KEYS = Keys("", "")
 
@@ -63,9 +63,10 @@ class Stack:
         """Prints what runs; returns whether that is everything."""
         known = [name for name in NAMES if self.processes.pid_file(name).exists()]
         shown = [name for name in NAMES if name in known or name in ALWAYS]
-        has_store = any(name in STORES for name in known)
-        if not has_store:
-            print("store     stopped")
+        in_folder = "radosgw" not in known and self.settings.files.exists()
+        has_store = in_folder or "radosgw" in known
+        if "radosgw" not in known:
+            print(f"store     a folder of its own, {self.settings.files}" if in_folder else "store     stopped")
         for name in shown:
             record = self.processes.record(name)
             if record is not None and self.processes.alive(name):
@@ -78,32 +79,32 @@ class Stack:
         return has_store and all(self.processes.alive(name) for name in shown)
 
     def _up(self) -> None:
-        settings = self.settings
-        kind = settings.store()
-        store: servers.Store = Ceph(settings, servers.answers) if kind == "ceph" else servers.Moto(settings)
-        prefect = servers.prefect_server(settings)
-        rest = [servers.mlflow_server(settings, kind, NO_KEYS), servers.worker(settings, NO_KEYS)]
-        if self._all_up([prefect, *store.services, *rest]):
+        settings = self.settings.decided()
+        self._check_former_store()
+        store = Ceph(settings, servers.answers) if settings.store == "ceph" else None
+        keys = settings.keys()
+        prefect = servers.prefect_server(settings, keys)
+        rest = [servers.mlflow_server(settings, NO_KEYS), servers.worker(settings, NO_KEYS)]
+        if self._all_up([prefect, *(store.services if store else ()), *rest]):
             print(f"already up\n{self._use()}")
             return
-        if kind == "moto":
-            print(f"warning: {servers.Moto.WARNING}")
-            if not self.processes.alive("moto"):
-                for name in ("worker", "mlflow"):  # they know of files that went with moto
-                    self.processes.stop(name)
         began = time.monotonic()
         self._start(prefect)
-        for service in store.services:
-            if not self.processes.alive(service.name):
-                store.prepare(service)
-            self._start(service)
-            self._wait(service)
-        keys = store.keys()
-        servers.make_bucket(settings, keys)
-        mlflow = servers.mlflow_server(settings, kind, keys)
+        if store is None:
+            settings.files.mkdir(exist_ok=True)
+            print(f"store     a folder of its own, {settings.files}")
+        else:
+            for service in store.services:
+                if not self.processes.alive(service.name):
+                    store.prepare(service)
+                self._start(service)
+                self._wait(service)
+            keys = store.with_keys(keys)
+            servers.make_bucket(settings, keys)
+        mlflow = servers.mlflow_server(settings, keys)
         self._start(mlflow)
         self._wait(prefect)
-        servers.deploy(settings, self.processes)
+        servers.deploy(settings, keys, self.processes)
         print("deployed  everything in prefect.yaml")
         self._wait(mlflow)
         worker = servers.worker(settings, keys)
@@ -111,6 +112,24 @@ class Stack:
         self._wait(worker)
         settings.write_env_file(keys)
         print(f"up after {time.monotonic() - began:.0f} s\n{self._use()}")
+
+    def _check_former_store(self) -> None:
+        """Says what became of a store in memory, which former versions had where Ceph is not.
+
+        Raises:
+            StackError: it still runs, and stopping it would lose what it holds.
+        """
+        if self.processes.alive(MEMORY):
+            raise StackError(
+                f"{MEMORY} runs, a store of a former version that forgets everything when it stops; copy what you need "
+                f"out of it first (gates and pictures: bucket {self.settings.bucket}), then make down and make up"
+            )
+        known = self.settings.root / f"mlflow-{MEMORY}"
+        if known.exists():
+            print(
+                f"note      {known} names models whose files {MEMORY} forgot when it stopped; it is not used any more: "
+                "erase the lists again, and remove that folder"
+            )
 
     def _all_up(self, services: list[Service]) -> bool:
         """Returns whether all services run; if not, checks that the missing ones can be started.

@@ -199,7 +199,8 @@ class Processes:
         Raises:
             StackError: another one is under way.
         """
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)  # whatever is in it: databases, files, keys
         with open(self.root / "lock", "w") as file:
             if not wait_until(lambda: lock(file), wait_s):
                 raise StackError(f"another start or stop of {self.root} is under way; wait until it ends")

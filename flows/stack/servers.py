@@ -1,95 +1,42 @@
-"""The stack's other processes: Prefect's server and worker, MLflow's server, and moto, which stands in for Ceph."""
+"""The stack's other processes: Prefect's server and worker, and MLflow's server."""
 
+import base64
 import json
-import secrets
-import shutil
 import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
+from flows.stack import door
 from flows.stack.processes import Processes, Service
-from flows.stack.settings import (
-    BIN,
-    CEPH_PACKAGES,
-    LOOPBACK,
-    POOL,
-    PROJECT,
-    Keys,
-    Settings,
-    StackError,
-    clean_environment,
-    write_private,
-)
+from flows.stack.settings import BIN, LOOPBACK, POOL, PROJECT, Keys, Settings, StackError, clean_environment
 
 WORKER = "stack"
 ANSWER_TIMEOUT_S = 5
 OPENER = build_opener(ProxyHandler({}))  # everything is on the loopback
 
 
-class Store(Protocol):
-    """What the stack asks of either store."""
-
-    @property
-    def services(self) -> tuple[Service, ...]:
-        """Its processes in the order of their start."""
-
-    def prepare(self, service: Service) -> None:
-        """Does what must be done before a service starts."""
-
-    def keys(self) -> Keys:
-        """Returns the keys; the store must run."""
-
-
-class Moto:
-    """A store in memory, which forgets everything when it ends; MLflow's entries about it are forgotten with it."""
-
-    WARNING = (
-        "Ceph is not used: moto stands in, and forgets all gates, pictures and registered models when it stops. "
-        f"For a store that keeps them: {CEPH_PACKAGES}"
-    )
-
-    def __init__(self, settings: Settings) -> None:
-        if find_spec("moto") is None:
-            raise StackError(f"no store: neither Ceph ({CEPH_PACKAGES}) nor moto (make setup) is installed")
-        self.settings = settings
-        command = (sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(settings.s3_port))
-        self.service = Service(
-            "moto",
-            command,
-            clean_environment(),
-            lambda: answers(f"{settings.s3_url}/moto-api/"),
-            address=settings.s3_url,
-            ports={"CPE_STACK_S3_PORT": settings.s3_port},
-        )
-
-    @property
-    def services(self) -> tuple[Service, ...]:
-        """Its one process."""
-        return (self.service,)
-
-    def prepare(self, service: Service) -> None:
-        """Drops MLflow's database about the files that were lost when moto ended."""
-        shutil.rmtree(self.settings.mlflow_data("moto"), ignore_errors=True)
-
-    def keys(self) -> Keys:
-        """Returns the keys, made at random the first time; moto would take any."""
-        path = self.settings.root / "moto-keys"
-        if not path.exists():
-            write_private(path, json.dumps({"access": secrets.token_hex(10), "secret": secrets.token_hex(20)}))
-        return Keys(**json.loads(path.read_text()))
-
-
-def prefect_server(settings: Settings) -> Service:
+def prefect_server(settings: Settings, keys: Keys) -> Service:
     """Returns Prefect's server; its database is in its home folder."""
+    origins = ",".join(f"http://{host}:{settings.prefect_port}" for host in door.HOSTS)
+    command = (
+        *(sys.executable, "-m", "uvicorn", "--factory", "flows.stack.door:prefect", "--log-level", "warning"),
+        *("--host", LOOPBACK, "--port", str(settings.prefect_port)),
+    )
+    environment = {
+        **clean_environment(),
+        **settings.prefect_environment(keys),
+        "PREFECT_SERVER_API_AUTH_STRING": keys.prefect_pair,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
     return Service(
         "prefect",
-        (program("prefect"), "server", "start", "--host", LOOPBACK, "--port", str(settings.prefect_port)),
-        {**_prefect_environment(settings), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
+        command,
+        environment,
         lambda: answers(f"{settings.prefect_url}/health"),
         address=settings.prefect_url.removesuffix("/api"),
         data=settings.prefect_data,
@@ -98,22 +45,24 @@ def prefect_server(settings: Settings) -> Service:
     )
 
 
-def mlflow_server(settings: Settings, kind: str, keys: Keys) -> Service:
+def mlflow_server(settings: Settings, keys: Keys) -> Service:
     """Returns MLflow's server; it alone reads and writes its files in the store, for all clients."""
-    data = settings.mlflow_data(kind)
+    data = settings.mlflow_data
     command = (
         *(program("mlflow"), "server", "--host", LOOPBACK, "--port", str(settings.mlflow_port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}", "--serve-artifacts"),
-        *("--artifacts-destination", f"s3://{settings.bucket}/mlflow"),
-        *("--allowed-hosts", f"localhost:{settings.mlflow_port},{LOOPBACK}:{settings.mlflow_port}"),
+        *("--artifacts-destination", settings.artifacts_url, "--app-name", "cpe-door"),
+        *("--allowed-hosts", ",".join(f"{host}:{settings.mlflow_port}" for host in door.HOSTS)),
     )
     environment = {
         **clean_environment(),
         **settings.store_environment(keys),
-        "MLFLOW_S3_ENDPOINT_URL": settings.s3_url,
+        door.PASSWORD: keys.mlflow_pair,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+    if settings.store == "ceph":
+        environment["MLFLOW_S3_ENDPOINT_URL"] = settings.s3_url
     return Service(
         "mlflow",
         command,
@@ -131,7 +80,7 @@ def worker(settings: Settings, keys: Keys) -> Service:
 
     def ready() -> bool:
         try:
-            found = ask(f"{settings.prefect_url}/work_pools/{POOL}/workers/filter", {}) or []
+            found = ask(f"{settings.prefect_url}/work_pools/{POOL}/workers/filter", keys, {}) or []
         except StackError:
             return False
         heard = [each["last_heartbeat_time"] for each in found if each["name"] == WORKER]
@@ -140,7 +89,7 @@ def worker(settings: Settings, keys: Keys) -> Service:
     return Service(
         "worker",
         (program("prefect"), "worker", "start", "--pool", POOL, "--limit", "1", "--name", WORKER),
-        {**_prefect_environment(settings), **settings.client_environment(keys)},
+        {**clean_environment(), **settings.client_environment(keys)},
         ready,
         address=f"pool {POOL}, {settings.store_url}, work folder {settings.work}",
         stop_with=signal.SIGINT,
@@ -148,20 +97,20 @@ def worker(settings: Settings, keys: Keys) -> Service:
     )
 
 
-def deploy(settings: Settings, processes: Processes) -> None:
+def deploy(settings: Settings, keys: Keys, processes: Processes) -> None:
     """Makes the work pool and deploys everything in prefect.yaml.
 
     Raises:
         StackError: Prefect refused.
     """
     commands: list[tuple[str, ...]] = [("deploy", "--all")]
-    if ask(f"{settings.prefect_url}/work_pools/{POOL}") is None:
+    if ask(f"{settings.prefect_url}/work_pools/{POOL}", keys) is None:
         commands.insert(0, ("work-pool", "create", POOL, "--type", "process"))
     with open(processes.log("deploy"), "wb") as log:
         for command in commands:
             done = subprocess.run(
                 (program("prefect"), "--no-prompt", *command),
-                env=_prefect_environment(settings),
+                env=clean_environment() | settings.prefect_environment(keys),
                 cwd=PROJECT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -202,14 +151,15 @@ def answers(url: str) -> bool:
     return True
 
 
-def ask(url: str, body: dict[str, Any] | None = None) -> Any:
-    """Returns what a server of the stack answers, None if there is no such thing; with a body it is a POST.
+def ask(url: str, keys: Keys, body: dict[str, Any] | None = None) -> Any:
+    """Returns what Prefect's server answers, None if there is no such thing; with a body it is a POST.
 
     Raises:
         StackError: it does not answer, or refuses.
     """
     data = None if body is None else json.dumps(body).encode()
-    request = Request(url, data, {"Content-Type": "application/json"})
+    token = base64.b64encode(keys.prefect_pair.encode()).decode()
+    request = Request(url, data, {"Content-Type": "application/json", "Authorization": f"Basic {token}"})
     try:
         with OPENER.open(request, timeout=ANSWER_TIMEOUT_S) as answer:
             return json.load(answer)
@@ -231,8 +181,3 @@ def program(name: str) -> str:
     if not path.exists():
         raise StackError(f"{name} is missing in {BIN.parent}; run `make setup`")
     return str(path)
-
-
-def _prefect_environment(settings: Settings) -> dict[str, str]:
-    own = {"PREFECT_API_URL": settings.prefect_url, "PREFECT_HOME": str(settings.prefect_data)}
-    return clean_environment() | own

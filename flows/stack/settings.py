@@ -1,12 +1,14 @@
 """Where the local stack keeps its data and where it listens; from the environment."""
 
+import json
 import os
 import re
+import secrets
 import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
@@ -25,7 +27,8 @@ DEFAULTS = {
     "CPE_STACK_S3_PORT": "7480",
     "CPE_STACK_CEPH_PORT": "13300",
 }
-STORES = ("auto", "ceph", "moto")
+STORES = ("auto", "ceph", "folder")
+USER = "cpe"
 BUCKET_PATTERN = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 LIMITS = {"CPE_STACK_GIB": (4, 1 << 14)}
 PORTS = (1, 65535)
@@ -39,10 +42,29 @@ class StackError(Exception):
 
 @dataclass(frozen=True)
 class Keys:
-    """The store's credentials; they travel in environments only."""
+    """What opens the stack's doors; it travels in environments only.
 
-    access: str
-    secret: str = field(repr=False)
+    Attributes:
+        prefect: password of Prefect's server.
+        mlflow: password of MLflow's server.
+        access: Ceph's access key; "" without Ceph.
+        secret: Ceph's secret key.
+    """
+
+    prefect: str = field(repr=False)
+    mlflow: str = field(repr=False)
+    access: str = ""
+    secret: str = field(default="", repr=False)
+
+    @property
+    def prefect_pair(self) -> str:
+        """User and password as Prefect takes them."""
+        return f"{USER}:{self.prefect}"
+
+    @property
+    def mlflow_pair(self) -> str:
+        """User and password of MLflow's server."""
+        return f"{USER}:{self.mlflow}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +74,7 @@ class Settings:
     Attributes:
         root: folder of data, pid files and logs (CPE_STACK, default "work/stack").
         work: work folder of the flows (CPE_WORK, default "work").
-        asked_store: "ceph", "moto" or "auto", which takes Ceph when its programs are there (CPE_STACK_S3).
+        store: "ceph", "folder" or "auto", of which `decided` makes one of the others (CPE_STACK_S3).
         bucket: made in the store (CPE_STACK_BUCKET).
         gib: most that Ceph may hold, fixed when its data are made (CPE_STACK_GIB).
         prefect_port: of Prefect's server (CPE_STACK_PREFECT_PORT).
@@ -63,7 +85,7 @@ class Settings:
 
     root: Path
     work: Path
-    asked_store: str
+    store: str
     bucket: str
     gib: int
     prefect_port: int
@@ -92,7 +114,7 @@ class Settings:
         settings = cls(
             root=Path(values["CPE_STACK"]).absolute(),
             work=Path(environment.get("CPE_WORK") or "work").absolute(),
-            asked_store=values["CPE_STACK_S3"],
+            store=values["CPE_STACK_S3"],
             bucket=values["CPE_STACK_BUCKET"],
             gib=_number("CPE_STACK_GIB", values),
             prefect_port=_number("CPE_STACK_PREFECT_PORT", values),
@@ -105,22 +127,29 @@ class Settings:
             raise StackError(f"{', '.join(names)} must differ; choose another number for one of them")
         return settings
 
-    def store(self) -> str:
-        """Returns which store serves this stack, "ceph" or "moto".
+    def decided(self) -> "Settings":
+        """Returns the settings with the store that serves this stack: where its data are, else Ceph if it is there.
 
         Raises:
             StackError: it must be Ceph, which is not installed.
         """
         missing = [program for program in CEPH_PROGRAMS if shutil.which(program) is None]
-        has_data = (self.root / "ceph").exists()
-        if self.asked_store == "moto" or (self.asked_store == "auto" and missing and not has_data):
-            return "moto"
+        has_ceph, has_files = (self.root / "ceph").exists(), self.files.exists()
+        if self.store == "folder" or (self.store == "auto" and not has_ceph and (missing or has_files)):
+            return replace(self, store="folder")
         if missing:
             raise StackError(
-                f"Ceph {'has the data of this stack' if has_data else 'is asked for'}, but {missing[0]} is missing; "
-                f"install it ({CEPH_PACKAGES}), or set CPE_STACK_S3=moto for a store that forgets at shutdown"
+                f"Ceph {'has the data of this stack' if has_ceph else 'is asked for'}, but {missing[0]} is missing; "
+                f"install it ({CEPH_PACKAGES}), or set CPE_STACK_S3=folder for a store of its own in {self.files}"
             )
-        return "ceph"
+        return replace(self, store="ceph")
+
+    def keys(self) -> Keys:
+        """Returns the servers' passwords, made at random the first time; Ceph's keys are its own."""
+        path = self.root / "keys"
+        if not path.exists():
+            write_private(path, json.dumps({name: secrets.token_hex(20) for name in ("prefect", "mlflow")}))
+        return Keys(**json.loads(path.read_text()))
 
     @property
     def prefect_url(self) -> str:
@@ -140,7 +169,17 @@ class Settings:
     @property
     def store_url(self) -> str:
         """Where gates, pictures and scores are kept."""
-        return f"s3://{self.bucket}/store"
+        return f"s3://{self.bucket}/store" if self.store == "ceph" else (self.files / "store").as_uri()
+
+    @property
+    def artifacts_url(self) -> str:
+        """Where MLflow's server keeps its files."""
+        return f"s3://{self.bucket}/mlflow" if self.store == "ceph" else (self.files / "mlflow").as_uri()
+
+    @property
+    def files(self) -> Path:
+        """The folder that is the store where Ceph is not."""
+        return self.root / "files"
 
     @property
     def env_file(self) -> Path:
@@ -152,23 +191,35 @@ class Settings:
         """Prefect's home folder, with its database."""
         return self.root / "prefect"
 
-    def mlflow_data(self, kind: str) -> Path:
-        """Returns MLflow's folder: each kind of store has its own, so that no entry is about another's files."""
-        return self.root / f"mlflow-{kind}"
+    @property
+    def mlflow_data(self) -> Path:
+        """MLflow's folder: each kind of store has its own, so that no entry is about another's files."""
+        return self.root / f"mlflow-{self.store}"
 
     def client_environment(self, keys: Keys) -> dict[str, str]:
         """Returns what a client of this stack has in its environment."""
         return {
-            "PREFECT_API_URL": self.prefect_url,
-            "PREFECT_HOME": str(self.prefect_data),
+            **self.prefect_environment(keys),
             "MLFLOW_TRACKING_URI": self.mlflow_url,
+            "MLFLOW_TRACKING_USERNAME": USER,
+            "MLFLOW_TRACKING_PASSWORD": keys.mlflow,
             "CPE_WORK": str(self.work),
             "CPE_STORE": self.store_url,
             **self.store_environment(keys),
         }
 
+    def prefect_environment(self, keys: Keys) -> dict[str, str]:
+        """Returns what a client of Prefect alone has in its environment."""
+        return {
+            "PREFECT_API_URL": self.prefect_url,
+            "PREFECT_API_AUTH_STRING": keys.prefect_pair,
+            "PREFECT_HOME": str(self.prefect_data),
+        }
+
     def store_environment(self, keys: Keys) -> dict[str, str]:
-        """Returns what a client of the store alone has in its environment."""
+        """Returns what a client of the store alone has in its environment; a folder needs nothing."""
+        if self.store != "ceph":
+            return {}
         return {
             "AWS_ENDPOINT_URL": self.s3_url,
             "AWS_ACCESS_KEY_ID": keys.access,
@@ -183,8 +234,8 @@ class Settings:
         """Writes the file that a shell sources, readable by its owner only."""
         values = self.client_environment(keys) | no_proxy()
         lines = [
-            "# Written by `make up`: `. FILE` makes a shell use this stack. It holds the store's keys.",
-            "unset AWS_PROFILE AWS_SESSION_TOKEN AWS_ENDPOINT_URL_S3",
+            "# Written by `make up`: `. FILE` makes a shell use this stack. It holds the passwords and keys.",
+            "unset AWS_PROFILE AWS_SESSION_TOKEN AWS_ENDPOINT_URL_S3 PREFECT_API_KEY MLFLOW_TRACKING_TOKEN",
             *(f"export {name}={shlex.quote(value)}" for name, value in values.items()),
             f'case ":$PATH:" in *:{shlex.quote(str(BIN))}:*) ;; *) export PATH={shlex.quote(str(BIN))}:"$PATH" ;; esac',
         ]
