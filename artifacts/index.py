@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from artifacts.hashing import canonical_json, content_hash, file_hash
+from wording.foreign import show
 
 INDEX_NAME = "index.json"
 MANIFEST_NAME = "manifest.json"
@@ -123,7 +124,7 @@ def parse_index(text: bytes) -> Index:
             raise ValueError(f"{INDEX_NAME} has a malformed entry for {name}")
     _check_distinct(files)
     if not isinstance(index.data, str) or not DATA_PATTERN.fullmatch(index.data):
-        raise ValueError(f"{INDEX_NAME} points outside the artifact, to {_quoted(str(index.data))}")
+        raise ValueError(f"{INDEX_NAME} points outside the artifact, to {show(str(index.data))}")
     if MANIFEST_NAME not in files:
         raise ValueError(f"{INDEX_NAME} lists no {MANIFEST_NAME}")
     return index
@@ -149,9 +150,7 @@ def list_files(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ValueError(
-                f"folder must hold plain files only, but {_quoted(name)} is not one; copy what it points to"
-            )
+            raise ValueError(f"folder must hold plain files only, but {show(name)} is not one; copy what it points to")
         if path.is_file() and name != INDEX_NAME:
             check_name(name)
             files[name] = path
@@ -198,12 +197,12 @@ def check_name(name: str) -> None:
     plain = name.isprintable() and "\\" not in name and not PurePosixPath(name).is_absolute()
     if not plain or any(part in ("", ".", "..") for part in parts) or name == INDEX_NAME:
         raise ValueError(
-            f"file name must be a plain relative path inside the artifact, got {_quoted(name)}; "
+            f"file name must be a plain relative path inside the artifact, got {show(name)}; "
             f"rename it without '..', a leading '/', backslashes or control characters (and not {INDEX_NAME})"
         )
     if len(name.encode()) > LONGEST_NAME_BYTES:
         raise ValueError(
-            f"file name must have at most {LONGEST_NAME_BYTES} bytes in UTF-8, got {_quoted(name)} of "
+            f"file name must have at most {LONGEST_NAME_BYTES} bytes in UTF-8, got {show(name)} of "
             f"{len(name.encode()):,}; shorten it"
         )
 
@@ -233,10 +232,6 @@ def _check_distinct(names: Iterable[str]) -> None:
 def _folded(name: str) -> str:
     """Give a name as disks compare names that see neither case nor how accents are composed (macOS, Windows)."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
-
-
-def _quoted(text: str) -> str:
-    return repr(text) if len(text) <= 80 else f"{text[:80]!r}…"
 
 
 def _check_own_index(path: Path) -> None:

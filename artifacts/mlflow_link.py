@@ -13,6 +13,7 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 from artifacts.disk import ADVICE
+from wording.foreign import told
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -90,7 +91,7 @@ def reporting(tracking_uri: str, what: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, BotoCoreError, ClientError, Boto3Error, OSError, ImportError) as error:
-        text = " ".join(without_credentials(str(error), tracking_uri).split())[:300]
+        text = told(without_credentials(str(error), tracking_uri), 300)
         where = _public(tracking_uri)
         message = f"cannot {what} at {where}: {text}; {_way_out(error)}"
         raise RegistryError(message) from (error if where == tracking_uri else None)

@@ -18,6 +18,7 @@ from cpe.batch import Batch, ConceptTexts
 from cpe.concept_problems import show
 from cpe.config import TrainingConfig
 from cpe.projections import BaseProjections
+from wording.foreign import told
 
 FORMAT = 2
 ADVICE = "delete it to train from the start, or name another checkpoint"
@@ -80,7 +81,7 @@ class Checkpoint:
         except CheckpointError:
             raise
         except (SafetensorError, OSError, KeyError, ValueError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"checkpoint {path} is damaged ({str(error)[:200]}); {ADVICE}") from None
+            raise CheckpointError(f"checkpoint {path} is damaged ({told(error)}); {ADVICE}") from None
         return cls(identity, plain, tensors)
 
 
@@ -88,7 +89,7 @@ def _check_same(path: Path, identity: dict[str, Any], expected: dict[str, Any]) 
     for name in sorted(expected.keys() | identity.keys()):
         if expected.get(name) != identity.get(name):
             raise CheckpointError(
-                f"checkpoint {path} is of another training: {name[:80]} is {show(identity.get(name))} there, "
+                f"checkpoint {path} is of another training: {told(name, 80)} is {show(identity.get(name))} there, "
                 f"{show(expected.get(name))} here; {ADVICE}"
             )
 

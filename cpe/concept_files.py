@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from cpe.concept_problems import Loc, Problem, explain, path_of, show
 from cpe.concept_rules import disagreements
 from cpe.concepts import Anchors, Bars, ConceptList, Evaluation, Published, Target, Training
+from wording.foreign import told
 
 LARGEST_FILE_BYTES = 1_000_000
 DEEPEST_NESTING = 20
@@ -196,12 +197,12 @@ def _read_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Loc, int], 
         raise ConceptListError([f"{source}, line {line}: holds the control character {character}; remove it"]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        what = ", ".join(part[:200] for part in (error.context, error.problem) if part)
+        what = ", ".join(told(part) for part in (error.context, error.problem) if part)
         line = mark.line + 1 if mark else 1
         raise ConceptListError([f"{source}, line {line}: {what}; the file must be plain YAML"]) from None
     except (ValueError, OverflowError) as error:  # an escape that is no character, "\UFFFFFFFF"
         line = loader.line + 1
-        raise ConceptListError([f"{source}, line {line}: is not YAML ({error}); correct the escape"]) from None
+        raise ConceptListError([f"{source}, line {line}: is not YAML ({told(error)}); correct the escape"]) from None
     if not isinstance(root, yaml.MappingNode):
         found = "nothing" if root is None else "something else"
         raise ConceptListError([f"{source}, line 1: must be a mapping of keys (name, targets, …), found {found}"])

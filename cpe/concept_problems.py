@@ -2,11 +2,12 @@
 
 import difflib
 import re
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
+
+from wording.foreign import show
 
 LONGEST_NAME = 200  # characters; what is longer is no name, and is cut where it is shown
 
@@ -60,13 +61,6 @@ def suggest(value: str, known: Iterator[str] | Mapping[str, Any] | Sequence[str]
     names = list(known)
     near = difflib.get_close_matches(value[:LONGEST_NAME], names, 1)
     return (f"; did you mean {near[0]!r}?" if near else "; there is no such one,") + f" known: {', '.join(names)}"
-
-
-def show(value: Any) -> str:
-    """Returns a value as messages quote it, cut where it is long."""
-    short = reprlib.Repr()
-    short.maxstring = 80
-    return short.repr(value)
 
 
 def kind_of(value: Any) -> str:

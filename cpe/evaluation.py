@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cpe.profiles import Profile
 from cpe.prompts import fill
+from wording.foreign import told
 
 SHARD_PICTURES = 250
 LONGEST_PROMPT = 2000  # characters
@@ -164,7 +165,7 @@ def read_prompts(path: Path, columns: Mapping[str, str]) -> Iterator[PromptRow]:
             for row in reader:
                 yield _prompt_row(row, names, f"{path}, line {reader.line_num}")
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no readable CSV file ({error}); save it as CSV in UTF-8") from None
+            raise ValueError(f"{path} is no readable CSV file ({told(error)}); save it as CSV in UTF-8") from None
 
 
 def _prompt_row(row: Mapping[str, Any], names: Mapping[str, str], where: str) -> PromptRow:

@@ -27,6 +27,7 @@ from torch import Tensor
 from cpe.concept_problems import show
 from cpe.config import GateConfig
 from cpe.gates import Gates
+from wording.foreign import told
 
 FILE_NAME = "gate.safetensors"
 MANIFEST_NAME = "manifest.json"
@@ -120,7 +121,7 @@ def read_gates(path: Path) -> LoadedGates:
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise GateFileError(
-            f"{path} is damaged or cut off ({str(error)[:200]}); delete it and train or fetch that gate again"
+            f"{path} is damaged or cut off ({told(error)}); delete it and train or fetch that gate again"
         ) from None
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
@@ -168,7 +169,7 @@ def _keys(shapes: Shapes, path: Path) -> list[str]:
     missing = [key for key in (QUERY_KEY, KEY_KEY, SCORE_KEY) if key not in shapes]
     missing += [f"{key}{_UP}" for key in keys if f"{key}{_UP}" not in shapes]
     if missing or not keys:
-        lacking = repr(missing[0][:200]) if missing else "every lora_down tensor"
+        lacking = show(missing[0]) if missing else "every lora_down tensor"
         raise GateFileError(f"{path} is no gate file: it lacks {lacking}")
     count, width, rank = _three(shapes, QUERY_KEY, path)
     adapter = _three(shapes, f"{keys[0]}{_DOWN}", path)[2]

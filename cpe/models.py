@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cpe.projections import find_projections
+from wording.foreign import told
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded" / "weights"
@@ -68,7 +69,7 @@ def load_pipeline(name: str, *, device: str | None = None) -> Any:
     try:
         pipe = DiffusionPipeline.from_pretrained(where, dtype=dtype, use_safetensors=True, **options)
     except (OSError, ValueError, ImportError, KeyError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = told(str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__
         if Path(where).is_dir():
             raise ModelError(
                 f"base model {name!r}: {where} is no usable model folder ({reason}); it needs model_index.json, "

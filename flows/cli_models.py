@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.command import command_of, number, table
+from wording.foreign import told
 
 models = typer.Typer(help="List registered bundles; show, compare, promote and roll back.", invoke_without_command=True)
 command = command_of(models)
@@ -48,7 +49,7 @@ def all_of_them() -> None:
     for each in found:
         if each.is_rolled_back:
             reason = each.tags.get("rolled_back_reason", "no reason given")
-            print(f"held    the gates of {each.name} version {each.version}, rolled back: {reason}")
+            print(f"held    the gates of {each.name} version {each.version}, rolled back: {told(reason)}")
 
 
 @command

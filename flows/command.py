@@ -10,6 +10,8 @@ import httpx
 import typer
 from safetensors import SafetensorError
 
+from wording.foreign import printable
+
 BAD_INPUT = (ValueError, OSError, LookupError, RuntimeError, ImportError, SafetensorError, httpx.HTTPError)
 
 
@@ -39,7 +41,7 @@ def _message(error: Exception) -> str:
     server = os.environ.get("PREFECT_API_URL")
     if server and (isinstance(error, httpx.HTTPError) or "Failed to reach API" in str(error)):
         return f"the Prefect server at {server} does not answer; start it, or unset PREFECT_API_URL to do without"
-    return str(error.args[0] if isinstance(error, KeyError) else error)
+    return printable(str(error.args[0] if isinstance(error, KeyError) else error))
 
 
 def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
@@ -52,7 +54,7 @@ def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]])
     for column in columns:
         printed.add_column(column, overflow="fold")
     for row in rows:
-        printed.add_row(*(Text(cell) for cell in row))
+        printed.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 140).print(printed)
 
 

@@ -11,6 +11,7 @@ from tasks.comparison import common
 from tasks.figures import Scores, judge
 from tasks.places import Places
 from tasks.prepare import Plan
+from wording.foreign import told
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _against(plan: Plan, scores: Scores, champion: ModelVersion, places: Places)
     try:
         theirs = Scores.of(places, champion.tags.get("scores", ""))
     except (StoreError, ValueError, OSError) as error:
-        return f"the {name}, could not be compared: its scores cannot be read ({error})", []
+        return f"the {name}, could not be compared: its scores cannot be read ({told(error)})", []
     shared, ours, theirs = common(plan, scores, theirs)
     return f"compared with the {name}, on {shared}", list(_worse(plan, judge(plan, ours), judge(plan, theirs), name))
 

@@ -12,6 +12,7 @@ from cpe.metrics.observer import Observer
 from cpe.metrics.reference import Statistics, folder_pictures, load_statistics, save_statistics, statistics_of
 from tasks.observe import read_picture
 from tasks.places import Places
+from wording.foreign import told
 
 PICTURES_AT_ONCE = 64
 STATISTICS = (".npz", ".safetensors")
@@ -60,7 +61,9 @@ def _table_pictures(path: Path) -> Iterator[Image.Image]:
     try:
         names = pq.read_table(path, columns=["path"])["path"].to_pylist()
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is no table with the column 'path' ({error}); write one row a picture") from None
+        raise ValueError(
+            f"{path} is no table with the column 'path' ({told(error)}); write one row a picture"
+        ) from None
     for name in names:
         picture = path.parent / str(name)
         if not picture.is_file():

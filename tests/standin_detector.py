@@ -14,6 +14,7 @@ from typing import Any
 PEOPLE = {(255, 0, 0): "Ann_Other", (0, 255, 0): "Bob", (0, 0, 255): ""}
 LABELS = ["Ann_Other", "Bob"]
 SCORE = 0.75
+ESCAPES = "\x1b[2J\x1b]52;c;cm0gLXJmIH4=\x07"  # clears a terminal, writes into its clipboard
 
 
 def say(line: dict[str, Any] | str) -> None:
@@ -46,6 +47,7 @@ def answer(mode: str, request: dict[str, Any]) -> None:
     odd: dict[str, Any] = {
         "wrong-id": {"id": number + 1, "faces": faces},
         "error": {"id": number, "error": "the picture is upside down"},
+        "shouts": {"id": number, "error": ESCAPES + "upside down " * 60_000},
         "no-faces": {"id": number},
         "high-score": {"id": number, "faces": [{"name": "Bob", "score": 1.5}]},
         "no-score": {"id": number, "faces": [{"name": "Bob"}]},
@@ -57,6 +59,9 @@ def answer(mode: str, request: dict[str, Any]) -> None:
     if mode == "dies":
         print("warning " * 10_000, file=sys.stderr)
         print("out of memory: half of the weights", file=sys.stderr)
+        sys.exit(3)
+    if mode == "paints":
+        print(f"{ESCAPES}out of memory", file=sys.stderr)
         sys.exit(3)
     if mode == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -97,6 +102,8 @@ def main() -> None:
     hello = {"detector": "standin", "version": "1.0", "labels": LABELS}
     if mode == "no-labels":
         del hello["labels"]
+    if mode == "odd-version":
+        hello["version"] = ESCAPES + "1.0" * 1_000_000
     if mode == "no-version":
         del hello["version"]
     if mode == "odd-labels":

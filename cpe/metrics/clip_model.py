@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cpe.metrics.observer import Missing, Observer
 from cpe.models import chunks
+from wording.foreign import told
 
 CLIP_BASE, CLIP_LARGE = "openai/clip-vit-base-patch32", "openai/clip-vit-large-patch14"
 # What else than its weights shapes a CLIP model's features; sizes show in the weights.
@@ -186,4 +187,4 @@ def _load(folder: Path) -> tuple[Any, Any, Any]:
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return told(lines[0]) if lines else type(error).__name__

@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 from cpe.concept_rules import normalise
 from cpe.metrics.identity import NO_FACE, Recognition, identity_values
 from cpe.metrics.observer import Missing, Observer
+from wording.foreign import told
 
 THRESHOLD = 0.6
 WIDTH = 128
@@ -208,7 +209,7 @@ def _reference(path: Path, cache: Path, embedder: Embedder) -> NDArray[np.float3
             with Image.open(path) as opened:
                 pixels = _pixels(ImageOps.exif_transpose(opened))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return f"cannot be read ({error})"
+            return f"cannot be read ({told(error)})"
         faces = embedder(pixels)[:1]
         cache.mkdir(parents=True, exist_ok=True)
         written = cache / f".{uuid.uuid4().hex}"

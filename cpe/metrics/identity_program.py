@@ -20,7 +20,8 @@ from PIL.Image import Image
 from cpe.concept_rules import check_name
 from cpe.metrics.identity import NO_FACE, Recognition, identity_values
 from cpe.metrics.observer import Missing, Observer
-from cpe.metrics.program import LineProgram, short
+from cpe.metrics.program import LineProgram
+from wording.foreign import show, told
 
 TIMEOUT_S = 300.0
 MANUAL = "docs/celebrity-detector.md"
@@ -42,7 +43,7 @@ class ProgramObserver(Observer):
         try:
             self.identity, self.labels = _introduction(hello)
         except ValueError as error:
-            raise program.fault(f"introduced itself as {short(hello)}", str(error)) from None
+            raise program.fault(f"introduced itself as {show(hello)}", str(error)) from None
 
     @classmethod
     def open(cls, command: str | Sequence[str], *, timeout_s: float = TIMEOUT_S) -> "ProgramObserver":
@@ -88,14 +89,14 @@ class ProgramObserver(Observer):
         path.unlink()
         if not isinstance(answer, dict) or answer.get("id") != self._asked:
             way_out = "it must answer each request once, with the request's id"
-            raise self._program.fault(f"answered {short(answer)} to request {self._asked}", way_out)
+            raise self._program.fault(f"answered {show(answer)} to request {self._asked}", way_out)
         if "error" in answer:
-            what = f"could not look at the picture of {short(prompt)}: {answer['error']}"
+            what = f"could not look at the picture of {show(prompt)}: {told(answer['error'])}"
             raise self._program.fault(what, "see to that and run again")
         faces = answer.get("faces")
         if not isinstance(faces, list) or not all(_is_face(face) for face in faces):
             way_out = "faces must be a list of names with scores from 0 to 1, best first"
-            raise self._program.fault(f"answered {short(answer)}", way_out)
+            raise self._program.fault(f"answered {show(answer)}", way_out)
         return Recognition(faces[0]["name"], float(faces[0]["score"]), len(faces)) if faces else NO_FACE
 
     def close(self) -> None:
@@ -125,12 +126,13 @@ def _introduction(hello: Any) -> tuple[str, tuple[str, ...] | None]:
     detector, version, labels = known.get("detector"), known.get("version"), known.get("labels")
     if not isinstance(detector, str) or not detector or not isinstance(version, str | int | float):
         raise ValueError("its first line must tell detector and version")
+    name = told(f"{detector} {version}", 120)
     if labels is None:
-        return f"{detector} {version}", None
+        return name, None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ValueError("labels must be a list of names")
     digest = hashlib.sha256(json.dumps(labels).encode()).hexdigest()
-    return f"{detector} {version}, {len(labels)} labels {digest[:16]}", tuple(labels)
+    return f"{name}, {len(labels)} labels {digest[:16]}", tuple(labels)
 
 
 def _is_face(face: Any) -> bool:

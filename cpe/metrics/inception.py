@@ -18,6 +18,7 @@ from torch import Tensor
 from cpe.metrics.inception_network import InceptionNetwork, network_of
 from cpe.metrics.observer import Missing, Observer
 from cpe.metrics.resize import resized
+from wording.foreign import told
 
 FEATURES = 2048
 SIDE = 299  # pixels
@@ -91,7 +92,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or cut off ({error}); fetch it again") from None
+            raise ValueError(f"{path} is damaged or cut off ({told(error)}); fetch it again") from None
     if path.stem.endswith(WEIGHTS_HASH):
         with path.open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -100,7 +101,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in too many ways to name
-        reason = str(error).splitlines()[0] if isinstance(error, pickle.UnpicklingError) else type(error).__name__
+        reason = told(str(error).splitlines()[0]) if isinstance(error, pickle.UnpicklingError) else type(error).__name__
         raise ValueError(f"{path} is damaged, or holds more than tensors ({reason}); fetch it again") from None
     if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
         raise ValueError(f"{path} must hold tensors by name, got {type(held).__name__}; it is no state dict")

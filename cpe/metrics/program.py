@@ -15,10 +15,19 @@ import weakref
 from contextlib import suppress
 from typing import IO, Any, cast
 
+from wording.foreign import show, told
+
 GRACE_S = 2.0
 LONGEST_LINE = 2**23
 PART_BYTES = 2**16
 TAIL_BYTES, TAIL_LINES = 4000, 6
+# What a program may need of our environment. Everything else stays here: keys and passwords above all.
+ENVIRONMENT = {
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "TORCH_HOME", "HF_HOME"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+    "CPE_PART_OF",  # by which a stack finds what it has to stop
+}
+PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "XDG_", "CONDA_")
 ANSWERS_ALONE = "its standard output is for answers alone, print anything else on standard error"
 
 _Streams = tuple[IO[bytes], IO[bytes], IO[bytes]]
@@ -40,7 +49,9 @@ class LineProgram:
         self.command, self.timeout_s, self._manual = shlex.join(arguments), timeout_s, manual
         self._heard, self._tail = bytearray(), bytearray()
         pipe = subprocess.PIPE
-        process = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True)
+        process = subprocess.Popen(
+            arguments, env=_environment(), stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True
+        )
         self._streams = cast(_Streams, (process.stdin, process.stdout, process.stderr))
         for stream in self._streams:
             os.set_blocking(stream.fileno(), False)
@@ -58,7 +69,7 @@ class LineProgram:
         try:
             return json.loads(line)
         except (ValueError, RecursionError):
-            raise self.fault(f"said {short(line.decode(errors='replace'))} where JSON was due", ANSWERS_ALONE) from None
+            raise self.fault(f"said {show(line.decode(errors='replace'))} where JSON was due", ANSWERS_ALONE) from None
 
     def close(self) -> None:
         """Ends the program; more than once does no harm."""
@@ -68,7 +79,7 @@ class LineProgram:
         """Ends the program; returns the error that says what it did, what to do, and what it wrote last."""
         self._end()
         lines = self._tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
-        wrote = "; it wrote:" + "".join(f"\n    {line}" for line in lines) if lines else ""
+        wrote = "; it wrote:" + "".join(f"\n    {told(line)}" for line in lines) if lines else ""
         return RuntimeError(f"the program `{self.command}` {what}; {way_out}, see {self._manual}{wrote}")
 
     def _exchange(self, unsent: bytes) -> bytes:
@@ -111,10 +122,8 @@ class LineProgram:
         return self.fault(f"{how} before it answered", "run it by hand to see why")
 
 
-def short(value: Any) -> str:
-    """Returns a value as errors show it."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith(PREFIXES)}
 
 
 def _end(process: "subprocess.Popen[bytes]", streams: _Streams, tail: bytearray) -> int:

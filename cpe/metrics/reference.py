@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from cpe.metrics.score import Features, as_matrix
+from wording.foreign import told
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 ROWS_AT_ONCE = 512
@@ -88,7 +89,9 @@ def load_statistics(path: Path) -> Statistics:
     try:
         held = load_file(path) if path.suffix == ".safetensors" else _load_npz(path, names)
     except (SafetensorError, BadZipFile, zlib.error, OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged, or no file of statistics ({error}); fetch or compute it again") from None
+        raise ValueError(
+            f"{path} is damaged, or no file of statistics ({told(error)}); fetch or compute it again"
+        ) from None
     if missing := [name for name in names if name not in held]:
         raise ValueError(f"{path} lacks {missing[0]!r}; give mean and covariance of features, not features")
     mean, covariance = (held[name] for name in names)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from cpe.concepts import normalise
 from cpe.words.table import load_table
+from wording.foreign import told
 
 PEEK_BYTES = 1 << 20
 TIE_DIGITS = 12
@@ -104,7 +105,9 @@ class WordVectors:
             try:
                 return cls(_keyed(*load_table(path), limit))
             except (SafetensorError, KeyError, ValueError) as error:
-                raise ValueError(f"{path} must hold the tensors words and vectors ({error}); write it again") from error
+                raise ValueError(
+                    f"{path} must hold the tensors words and vectors ({told(error)}); write it again"
+                ) from error
         binary, header = _format(path)
         try:
             if not binary:
@@ -265,7 +268,7 @@ def _format(path: Path) -> tuple[bool, bool]:
         with _open(path) as file:
             start = file.read(PEEK_BYTES)
     except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: {error}; fetch it again") from error
+        raise ValueError(f"{path} is damaged: {told(error)}; fetch it again") from error
     if Path(path.name.removesuffix(".gz")).suffix in PICKLES or start.startswith(b"\x80"):
         way_out = "KeyedVectors.load(…).save_word2vec_format('vectors.bin', binary=True)"
         raise ValueError(f"{path} is a pickle, which can run code; where you trust it, convert it once with {way_out}")

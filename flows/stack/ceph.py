@@ -13,6 +13,7 @@ from pathlib import Path
 from flows.stack.processes import Service
 from flows.stack.settings import LOOPBACK, USER, Keys, Settings, StackError, clean_environment, write_private
 from flows.stack.system import READY, has_data
+from wording.foreign import told
 
 COMMAND_TIMEOUT_S = 120
 CONFIGURATION = """\
@@ -179,7 +180,7 @@ class Ceph:
             if not check:
                 return ""
             lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-            raise StackError(f"`{' '.join(command[:3])}` failed: {lines[-1][-200:]}")
+            raise StackError(f"`{' '.join(command[:3])}` failed: {told(lines[-1])}")
         return done.stdout
 
     def _service(

@@ -17,6 +17,7 @@ from pathlib import Path
 from flows.stack.settings import StackError, write_private
 from flows.stack.signals import uninterrupted
 from flows.stack.system import POLL_S, READY, born, end, has_data, lock, memory_mib, send, wait_until, with_variable
+from wording.foreign import told
 
 PART_OF = "CPE_PART_OF"
 KILL_AFTER_S = 10.0
@@ -187,7 +188,7 @@ class Processes:
         """Returns the last line of a log, and where the rest is."""
         log = self.log(name)
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        return f"{lines[-1][:200] if lines else 'it said nothing'} (more in {log})"
+        return f"{told(lines[-1]) if lines else 'it said nothing'} (more in {log})"
 
     @contextmanager
     def locked(self, wait_s: float = 0) -> Iterator[None]:

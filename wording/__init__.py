@@ -1,0 +1,1 @@
+"""How messages say what came from elsewhere; below `cpe` and `artifacts`, and knows neither."""
