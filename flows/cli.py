@@ -15,6 +15,7 @@ from flows.cli_models import models
 from flows.cli_plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli_status import status
 from flows.command import command_of, number, table
+from flows.interrupt import start_prefect
 
 if TYPE_CHECKING:
     from cpe.eraser import Eraser
@@ -45,7 +46,7 @@ command(clean)
 app.add_typer(models, name="models")
 
 
-@command
+@command_of(app, resumes=True)
 def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
     """Erase a list: train the gates it lacks, draw, measure, report, register and promote if its bars hold.
 
@@ -57,12 +58,13 @@ def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
 
     model_folder(load_list(find_list(concepts)).base_model)
     print(f"Erasing {concepts}: starting Prefect ...", file=sys.stderr)
+    start_prefect()
     from flows.erase_and_evaluate import erase_and_evaluate
 
     show_results(erase_and_evaluate(concepts, profile))
 
 
-@command
+@command_of(app, resumes=True)
 def evaluate(
     concepts: ListArgument,
     profile: ProfileOption = None,
@@ -144,9 +146,8 @@ def generate(
     with erasing, progress("drawing", len(jobs), "picture") as done:
         out.mkdir(parents=True, exist_ok=True)
         (out / "pictures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False))
-        for job, picture in draw(pipe, jobs, PROFILES[profile]):
+        for job, picture in draw(pipe, jobs, PROFILES[profile], progress=done):
             picture.save(out / f"{job.picture_id}.png")
-            done()
     print(f"{len(jobs)} pictures in {out}, listed in pictures.json")
 
 

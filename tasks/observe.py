@@ -79,6 +79,11 @@ def observation_key(shard: Shard, observer: Observer) -> str:
     return f"observations/{content_hash([shard.address, observer.name, observer.identity])[:24]}"
 
 
+def observation_keys(plan: Plan, shard: Shard, observers: Mapping[str, Observer]) -> list[str]:
+    """Returns where the store holds all that is to be seen in a shard."""
+    return [observation_key(shard, each) for each in observers.values() if looks_at(each, shard.of, plan)]
+
+
 def observe(
     places: Places, plan: Plan, bundle: str | None, shard: Shard, observers: Mapping[str, Observer]
 ) -> dict[str, NDArray]:
@@ -108,7 +113,7 @@ def pictures_folder(places: Places, plan: Plan, bundle: str | None, shard: Shard
     except DamagedError:
         salvage_shard(places, shard)
         with artist(places, plan, bundle) as pipe:
-            draw_shard(places, plan, bundle, shard, pipe, lambda drawn: None)
+            draw_shard(places, plan, bundle, shard, pipe)
         return places.fetched(shard.key)
 
 

@@ -255,7 +255,7 @@ def _embedded(cache: "EmbeddingCache", prompts: Sequence[str], loaded: Callable[
 
     missing = cache.missing(prompts)
     if missing:
-        there = len(prompts) - len(missing)
+        there, pipe = len(prompts) - len(missing), loaded()
         with progress("encoding prompts", len(prompts), "prompt", initial=there) as done:
-            cache.fill(missing, partial(encode_prompts, loaded()), progress=done)
+            cache.fill(missing, partial(encode_prompts, pipe), progress=done)
     return dict(zip(prompts, cache.rows(prompts), strict=True)), cache.table

@@ -85,15 +85,18 @@ def _train(places: Places, plan: Plan, chosen: Sequence[GatePlan]) -> None:
     texts = _texts(plan, chosen, rows, table, pipe.device)
     checkpoint = places.work / "checkpoints" / f"{content_hash([gate.address for gate in chosen])[:24]}.safetensors"
     label = f"training {len(chosen)} gate{'s' if len(chosen) > 1 else ''}"
-    with progress(label, steps_in_all(config), "step") as done:
-        shown = 0
+    with ExitStack() as shown:
+        done: Any = None
+
+        def begin(taken: int) -> None:  # once all is ready, so that the clock counts steps alone
+            nonlocal done
+            done = shown.enter_context(progress(label, steps_in_all(config), "step", initial=taken))
 
         def watch(record: Any) -> None:
-            nonlocal shown
-            done(record.taken + 1 - shown, note=f"stage {record.stage + 1}/{config.stages} {record.phase}")
-            shown = record.taken + 1
+            done(note=f"stage {record.stage + 1}/{config.stages} {record.phase}")
 
-        start = partial(train, texts, base, table[rows[""]].float(), config, watch=watch, checkpoint=checkpoint)
+        options: dict[str, Any] = {"watch": watch, "begin": begin, "checkpoint": checkpoint}
+        start = partial(train, texts, base, table[rows[""]].float(), config, **options)
         try:
             trained = start()
         except CheckpointError as error:  # nobody need come to delete it: all that is lost is time

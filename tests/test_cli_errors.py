@@ -142,7 +142,7 @@ def test_a_full_disk_is_said_and_leaves_no_artifact(work, monkeypatch):
     assert store.keys("pictures") == []
     real, drawn = cpe.generation.generate, []
     monkeypatch.setattr(
-        "cpe.generation.generate", lambda *a: (drawn.append(pair[0].prompt) or pair for pair in real(*a))
+        "cpe.generation.generate", lambda *a, **o: (drawn.append(pair[0].prompt) or pair for pair in real(*a, **o))
     )
     addresses = draw_pictures.fn(plan, None)
     assert store.keys("pictures") == sorted(f"pictures/{address}" for address in addresses)
