@@ -14,6 +14,7 @@ from flows.cli_clean import clean
 from flows.cli_models import models
 from flows.cli_plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli_status import status
+from flows.cli_store import store
 from flows.command import command_of, number, table
 from flows.interrupt import start_prefect
 
@@ -44,6 +45,7 @@ command(plan)
 command(status)
 command(clean)
 app.add_typer(models, name="models")
+app.add_typer(store, name="store")
 
 
 @command_of(app, resumes=True)
@@ -173,13 +175,15 @@ def neighbors(
 
 @command
 def results(
-    name: Annotated[str | None, typer.Option("--list", help="Only of this list.")] = None,
+    concepts: Annotated[str | None, typer.Argument(help="Only of this list, such as emoji.")] = None,
+    name: Annotated[str | None, typer.Option("--list", help="Likewise.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
 ) -> None:
     """Print the latest run's figures."""
     from tasks.places import Places
     from tasks.publish import latest_results
 
+    name = concepts.rpartition("/")[2].removesuffix(".yaml") if concepts else name
     latest = latest_results(Places.from_environment(), name)
     if as_json:
         print(json.dumps(latest, indent=1))

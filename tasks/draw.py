@@ -16,6 +16,7 @@ from typing import Any
 
 from prefect import task
 
+from artifacts.disk import write_whole
 from artifacts.hashing import content_hash, file_hash
 from artifacts.tables import IMAGES, write_table
 from cpe.evaluation import EvaluationSet, PictureRow
@@ -178,9 +179,7 @@ def _intact(folder: Path, record: Path) -> dict[str, str]:
     for path in folder.iterdir():
         if path.name not in intact:
             path.unlink()
-    whole = record.with_suffix(".part")
-    whole.write_text(_lines(intact))
-    whole.replace(record)
+    write_whole(record, _lines(intact))
     return intact
 
 

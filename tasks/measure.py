@@ -82,7 +82,7 @@ def measure(plan: Plan, bundle: str) -> str:
             "holes": holes,
         }
         address = content_hash(determined_by)[:24]
-        if places.store().has(f"scores/{address}"):
+        if places.holds(f"scores/{address}"):
             return address
         seen: dict[str, dict[str, list[dict[str, NDArray]]]] = {}
         for phase, part in parts.items():

@@ -94,9 +94,9 @@ def observe(
         if not looks_at(observer, shard.of, plan):
             continue
         key = observation_key(shard, observer)
-        if not places.store().has(key):
+        if not places.holds(key):
             with places.locked(key.replace("/", "-")):
-                if not places.store().has(key):
+                if not places.holds(key):
                     if not pictures:
                         folder = pictures_folder(places, plan, bundle, shard)
                         pictures = [read_picture(folder / file_name(index)) for index in range(len(shard.rows))]

@@ -27,7 +27,7 @@ def store_plan(plan: Plan) -> str:
     values = plan.model_dump(mode="json")
     address = content_hash(values)[:24]
     mark_used(places, address)  # first: nothing that the plan needs is cleaned away from now on
-    if not places.store().has(f"plans/{address}"):
+    if not places.holds(f"plans/{address}"):
         with places.scratch() as folder:
             (folder / "plan.json").write_text(json.dumps(values))
             (folder / "manifest.json").write_text(json.dumps({"format": 1, "list": plan.concepts.name}))

@@ -197,13 +197,22 @@ def _write_gate(folder: Path, plan: Plan, gate: GatePlan, gates: Any, sites: Seq
 def assemble_bundle(plan: Plan) -> str:
     """Stores the list's bundle, which names its gates, and returns its id."""
     places = Places.from_environment()
-    store = places.store()
-    if not store.has(f"bundles/{plan.bundle}"):
+    gates = {gate.address: folder for gate, folder in zip(plan.gates, gate_folders(places, plan), strict=True)}
+    if not places.holds(f"bundles/{plan.bundle}"):
         with places.scratch() as folder:
-            gates = {gate.address: places.fetched(f"gates/{gate.address}") for gate in plan.gates}
             write_manifest(folder, plan.bundle_manifest, gates)
-            store.put(f"bundles/{plan.bundle}", folder)
+            places.store().put(f"bundles/{plan.bundle}", folder)
     return plan.bundle
+
+
+def gate_folders(places: Places, plan: Plan) -> list[Path]:
+    """Returns local, verified copies of the list's gates; those that are damaged in the store are trained again."""
+    keys = [f"gates/{gate.address}" for gate in plan.gates]
+    damaged = [key for key in keys if not places.holds(key)]
+    if damaged:
+        for group in plan_training.fn(plan):
+            train_gates.fn(plan, group)
+    return [places.fetched(key) for key in keys]
 
 
 def gates_of_bundle(places: Places, bundle: str) -> list[Path]:
