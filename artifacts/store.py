@@ -99,6 +99,7 @@ class Store(ABC):
         except ValueError:
             return 0
 
+    @abstractmethod
     def set_aside(self, key: str) -> str:
         """Move an artifact to where nobody looks for it, so that it can be made again; the way out of damage.
 

@@ -179,7 +179,10 @@ def results(
     name: Annotated[str | None, typer.Option("--list", help="Likewise.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
 ) -> None:
-    """Print the latest run's figures."""
+    """Print the latest run's figures.
+
+    H0 is the harmonic mean of 1 - accuracy on erased and accuracy on kept concepts: 100 % erases all and keeps all.
+    """
     from tasks.places import Places
     from tasks.publish import latest_results
 
@@ -240,6 +243,10 @@ def show_results(results: dict[str, Any]) -> None:
         ("", "before", "after", "pictures"),
         rows,
     )
+    from tasks.figures import H0
+
+    if any(figure["label"] == "H0" for figure in results["figures"]):
+        print(f"note    {H0}")
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in results["seconds"].items())
     print(f"time    {spent}")
     for hole in results["holes"]:

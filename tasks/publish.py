@@ -22,6 +22,7 @@ from tasks.promotion import verdict
 from tasks.show import show_results
 from tasks.standing import AGAINST, FELL_SHORT, FINISHED, RESULT, against
 
+LONGEST_NAMES = 2000  # characters of erased concepts' names in a tag
 MOMENT = "%Y-%m-%dT%H%M%S.%f%z"
 
 
@@ -75,6 +76,7 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
     metrics |= {f"seconds_{stage}": value for stage, value in seconds.items()}
     tags = result | {
         "list": plan.concepts.name,
+        "erased": _names(plan),
         "base_model": plan.concepts.base_model,
         "profile": plan.profile.name,
         "erased_accuracy": _tag(scores.value(main, "after", "erased")),
@@ -137,9 +139,15 @@ def _tag(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.4f}"
 
 
+def _names(plan: Plan) -> str:
+    """Returns the erased concepts' names, cut where a tag would be."""
+    names = [gate.concept for gate in plan.gates]
+    shown = [name for index, name in enumerate(names) if sum(map(len, names[:index])) < LONGEST_NAMES]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(shown) < len(names) else "")
+
+
 def _description(plan: Plan) -> str:
-    targets = ", ".join(gate.concept for gate in plan.gates)
-    return f"CPE gates that take {targets} out of {plan.concepts.base_model}."
+    return f"CPE gates that take {_names(plan)} out of {plan.concepts.base_model}."
 
 
 @task

@@ -18,7 +18,7 @@ from artifacts.disk import replace_whole
 from artifacts.report import render_report
 from artifacts.tables import PICTURES, iter_rows
 from tasks.draw import shards
-from tasks.figures import Scores, accuracy_metric, figures, judge
+from tasks.figures import H0, Scores, accuracy_metric, figures, judge
 from tasks.observe import pictures_folder
 from tasks.places import Places
 from tasks.prepare import Plan
@@ -235,6 +235,8 @@ def _repeat(plan: Plan, registered: Registered, scores: str) -> dict[str, Any]:
 def _notes(plan: Plan, scores: Scores, trained: int) -> list[str]:
     reused = len(plan.gates) - trained
     notes = [f"{trained} of {len(plan.gates)} gates were trained in this run, {reused} were in the store already."]
+    if "h0" in scores.metrics:
+        notes.append(f"{H0}.")
     if "fid_embedded" in scores.metrics:
         notes.append(
             "FID and KID compare the kept pictures before and after erasing, over the embedded classifier's 128 "

@@ -223,6 +223,24 @@ def test_a_disk_that_is_full_or_read_only_ends_the_run_and_room_lets_the_next_on
     assert max(counts.values()) == 1, [what for what, count in counts.items() if count > 1]
 
 
+def test_a_disk_that_is_full_at_a_checkpoint_is_named_and_the_training_goes_on_once_there_is_room(
+    runner, new_work, disk
+):
+    place, mount = disk
+    work = new_work()
+    changes = {"stages": 1, "first_steps": 300}
+    (work / "few.yaml").write_text(yaml.safe_dump({**LIST, "training": {"preset": "emoji", "changes": changes}}))
+    (work / "checkpoints").symlink_to(place)
+    run, _ = erase(runner, work, "full")
+    assert run.wait() == 2, run.text
+    assert re.search(rf"checkpoint {work}/checkpoints/\w+\.safetensors cannot be written \(.*[Nn]o space", run.message)
+    assert "make room there" in run.message
+    assert list(place.iterdir()) == [], "nothing half-written"
+    assert mount("remount,rw,size=64m")
+    run, _ = erase(runner, work, "room")
+    assert run.wait() == 0, run.text
+
+
 def flip(folder: Path) -> None:
     path = folder / "gate.safetensors"
     content = bytearray(path.read_bytes())

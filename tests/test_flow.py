@@ -309,10 +309,16 @@ def test_results_and_models_commands_show_the_run(workplace):
     assert latest["erased"] == results["erased"]
     for key in ("list", "base_model", "profile", "kept", "h0", "seconds", "model", "version", "report"):
         assert key in latest
+    shown = RUNNER.invoke(app, ["results", "few"])
+    assert "H0: harmonic mean of 1 - accuracy on erased and accuracy on kept concepts" in shown.output
+    assert "H0: harmonic mean of 1 - accuracy on erased" in Path(latest["report"]).read_text()
     shown = RUNNER.invoke(app, ["models"])
     assert "cpe-few" in shown.output
+    assert "rose, pizza" in shown.output
+    assert "H0: harmonic mean" in shown.output
     shown = RUNNER.invoke(app, ["models", "show", "cpe-few/1"])
     assert "erased_accuracy" in shown.output
+    assert re.search(r"erased +│ rose, pizza", shown.output)
 
 
 def test_a_version_names_its_gates_which_are_stored_once_and_the_hash_of_its_own_files(workplace, tmp_path):

@@ -1,6 +1,7 @@
 """Damage in the store: what can be made again is made again, and `cpe store` finds and moves away the rest."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -70,6 +71,31 @@ def test_everything_whose_index_is_emptied_is_made_again_as_it_was(finished, run
         found = load_file(path)
         assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items()), "the same gate"
     assert registered(work) == [1]
+
+
+def empty(database: Path) -> None:
+    database.write_bytes(b"")
+
+
+def remove(database: Path) -> None:
+    database.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("damage", [empty, remove])
+def test_a_registry_that_lost_everything_is_not_taken_for_a_new_one(damage, finished, runner):
+    work, _ = finished
+    database, environment = work / "mlflow.db", {"CPE_WORK": str(work)}
+    content = database.read_bytes()
+    lost = f"bundles in {(work / 'store').as_uri()} that no registered version names: 1"
+    assert "bundles in" not in runner.run("models", **environment).text
+    try:
+        for command in ("doctor", "models"):
+            damage(database)
+            text = runner.run(command, **environment, COLUMNS="400").text
+            assert " ".join(lost.split()) in " ".join(re.sub("[│\\n]", " ", text).split()), text
+        assert "put a backup of it back, or run `cpe erase` with their lists" in text
+    finally:
+        database.write_bytes(content)
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -116,3 +116,27 @@ def test_doctor_names_what_is_missing_and_what_each_list_needs(path, monkeypatch
     for gone in ("celebrity detector", "coco.csv", "Inception"):
         assert gone not in lists["celebs"]["found"]
     assert "i2p.csv" in lists["explicit"]["found"]
+
+
+def test_the_rate_of_drawing_is_that_of_a_run_without_what_only_the_first_drawing_costs(path, monkeypatch):
+    """A warm-up that took a second would make four pictures of every one."""
+    import time
+
+    from cpe.profiles import PROFILES
+    from tasks.planning import _time_drawing
+
+    pipe = Places.from_environment().loaded("embedded")
+    real, calls = type(pipe).__call__, []
+
+    def slow_at_first(self, prompts, **options):
+        if not calls:
+            time.sleep(3)
+        calls.append(len(prompts))
+        return real(self, prompts, **options)
+
+    monkeypatch.setattr(type(pipe), "__call__", slow_at_first)
+    profile = PROFILES["embedded"]
+    _, rate = _time_drawing(pipe, profile, "a tiger")
+    assert rate < 3.0, "the first one's 3 s are in no picture's"
+    assert calls[0] == 1
+    assert calls[-1] == profile.batch or calls[-1] * rate > 1, "as many at once as a run draws, where that is quick"
