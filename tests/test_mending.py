@@ -174,9 +174,13 @@ def test_a_folder_that_lost_its_index_is_found_and_moved_away(tmp_path, monkeypa
     assert store.put("bundles/one", folder.parent)
 
 
-def test_results_that_are_damaged_give_way_to_the_last_whole_ones_and_it_is_said(tmp_path, monkeypatch, capsys):
+def test_results_that_are_damaged_give_way_to_the_last_whole_ones_and_it_is_said(
+    tmp_path_factory, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("CPE_WORK", str(tmp_path))
-    places, content = Places.from_environment(), {"list": "few", "finished_at": "2026-01-01T10:00:00.000000+00:00"}
+    copied_database(shared(tmp_path_factory).database, tmp_path)
+    places = Places.from_environment()
+    content = {"list": "few", "model": "cpe-few", "finished_at": "2026-01-01T10:00:00.000000+00:00"}
     for moment in ("1", "2"):
         write_whole(tmp_path / "results" / f"{moment}-few.json", json.dumps({**content, "version": moment}))
     assert latest_results(places, "few")["version"] == "2"
