@@ -6,7 +6,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -104,9 +104,12 @@ class Places:
         """
         if not self.store().has(key):
             return False
-        with self.locked(f"look-at-{key.replace('/', '-')}"):
+        with suppress(DamagedError):
+            self.fetched(key)
+            return True
+        with self.locked("mend"):
             try:
-                self.fetched(key)
+                self.fetched(key)  # somebody else may have mended it
                 return True
             except DamagedError as error:
                 what, aside = error.what, self.store().set_aside(key)
