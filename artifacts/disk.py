@@ -25,7 +25,13 @@ class StoreError(OSError):
 
 
 class DamagedError(StoreError):
-    """An artifact that is not what was stored under its key."""
+    """An artifact that is not what was stored under its key.
+
+    Attributes:
+        what: is wrong with it.
+    """
+
+    what = ""
 
 
 @contextmanager
@@ -67,6 +73,30 @@ def retire(folder: Path) -> None:
     """Make a folder vanish at once (by a rename), then delete it."""
     with temporary_sibling(folder) as temporary:
         os.rename(folder, temporary / folder.name)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file that holds the new content or the old one, whatever happens: beside it, to the disk, renamed.
+
+    Raises:
+        StoreError: The disk is full, or the place cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with reporting(f"cannot write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            replace_whole(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def replace_whole(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, and force both to the disk: a rename alone may outlive the content."""
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
 
 
 def sync_tree(folder: Path) -> None:

@@ -1,13 +1,24 @@
 """A store in a folder: copy beside, force to the disk, rename; the rename is the one moment an artifact appears."""
 
+import os
 import shutil
+import uuid
 from datetime import UTC, datetime
 from errno import ENOTDIR
 from pathlib import Path
 
 from artifacts.disk import StoreError, rename_new, reporting, retire, sync_tree, temporary_sibling
-from artifacts.index import INDEX_NAME, Index, build_index, link_fault, list_files, read_index, size_fault
-from artifacts.store import Store, check_key, is_key
+from artifacts.index import (
+    INDEX_NAME,
+    MANIFEST_NAME,
+    Index,
+    build_index,
+    link_fault,
+    list_files,
+    read_index,
+    size_fault,
+)
+from artifacts.store import ASIDE, Store, check_key, is_key
 
 
 class FolderStore(Store):
@@ -52,7 +63,7 @@ class FolderStore(Store):
             if not (final / INDEX_NAME).is_file():
                 raise StoreError(
                     f"cannot store {key} in {self.url}: a folder without {INDEX_NAME} has that name; "
-                    "it was not written by this store, so move it or choose another key"
+                    "`cpe store repair` moves it away, if it was an artifact"
                 )
             return False
 
@@ -81,6 +92,14 @@ class FolderStore(Store):
         with reporting(f"cannot read {self.url}"):
             return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.is_file() else None
 
+    def set_aside(self, key: str) -> str:
+        """See `Store.set_aside`."""
+        final, aside = self._path(key), self.root / ASIDE / f"{key.replace('/', '-')}-{uuid.uuid4().hex[:8]}"
+        with reporting(f"cannot move {key} of {self.url} away"):
+            aside.parent.mkdir(exist_ok=True)
+            os.rename(final, aside)
+        return str(aside)
+
     def _read_index(self, key: str) -> bytes | None:
         with reporting(f"cannot read {self.url}"):
             self._check_root()
@@ -96,6 +115,18 @@ class FolderStore(Store):
 
     def _path(self, key: str, argument: str = "key") -> Path:
         return self.root / check_key(key, argument)
+
+    def _without_index(self, prefix: str) -> list[str]:
+        start = self._path(prefix.removesuffix("/"), "prefix") if prefix else self.root
+        with reporting(f"cannot read {self.url}"):
+            names = [path.parent.relative_to(self.root).as_posix() for path in sorted(start.rglob(MANIFEST_NAME))]
+        lost: list[str] = []
+        for name in filter(is_key, names):
+            places = [self.root / name, *(self.root / name).parents]
+            inside = any((place / INDEX_NAME).exists() for place in places[: places.index(self.root)])
+            if not inside and not any(name.startswith(f"{other}/") for other in lost[-1:]):
+                lost.append(name)
+        return lost
 
     def _check_root(self) -> None:
         if self.root.exists() and not self.root.is_dir():

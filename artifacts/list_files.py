@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from artifacts.disk import StoreError
+from artifacts.disk import StoreError, write_whole
 from artifacts.s3 import S3Store
 
 FILE_PATTERN = re.compile(r"(sets/)?[A-Za-z0-9_-][A-Za-z0-9._-]*\.yaml")
@@ -37,9 +37,7 @@ def sync_lists(url: str, folder: Path) -> Path:
         if item["Size"] > LARGEST_FILE_BYTES:
             raise StoreError(f"{url}/{name} is larger than {LARGEST_FILE_BYTES:,} bytes and no list; remove it")
         path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_bytes(store.read_object(name, most=LARGEST_FILE_BYTES))
-        path.with_suffix(".part").replace(path)
+        write_whole(path, store.read_object(name, most=LARGEST_FILE_BYTES))
     for path in [*folder.glob("*.yaml"), *folder.glob("sets/*.yaml")]:
         if path.relative_to(folder).as_posix() not in wanted:
             path.unlink()

@@ -7,6 +7,7 @@ the one to go back to.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -261,8 +262,11 @@ class Registry(Champions):
         with self._reporting(f"resolve {reference}"):
             versions = versions_of(self.client, name)
             if not versions:
-                names = ", ".join(model_names(self.client)) or "none yet"
-                raise RegistryError(f"there is no model {name!r} with a version; registered are: {names}")
+                names = model_names(self.client)
+                near = [MODEL_PREFIX + name] if MODEL_PREFIX + name in names else get_close_matches(name, names, 1)
+                meant = f"; did you mean {near[0]!r}?" if near else ";"
+                listed = ", ".join(names) or "none yet"
+                raise RegistryError(f"there is no model {name!r} with a version{meant} registered are: {listed}")
         return choose(versions, alias, version)
 
     def fetch(self, reference: str, target: Path | None = None) -> Path:

@@ -29,7 +29,7 @@ from botocore.exceptions import (
 from artifacts.disk import StoreError, reporting
 from artifacts.hashing import CHUNK_BYTES
 from artifacts.index import INDEX_NAME, LARGEST_INDEX_BYTES, Index, build_index, list_files, parse_index
-from artifacts.store import Store, check_key, is_key
+from artifacts.store import ASIDE, Store, check_key, is_key
 
 BUCKET_PATTERN = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ENDPOINT_PATTERN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?")
@@ -116,12 +116,8 @@ class S3Store(Store):
         with self._reporting(f"delete {key} from"):
             if text is not None:
                 self.client.delete_object(Bucket=self.bucket, Key=self._index_name(key))
-        old = datetime.now(UTC) - LEFTOVER_AGE
-        for item in self._list(f"{key}/.data-"):
-            own = data is not None and item["Key"].startswith(f"{self.prefix}{key}/{data}/")
-            if own or item["LastModified"] < old:
-                with self._reporting(f"delete {key} from"):
-                    self.client.delete_object(Bucket=self.bucket, Key=item["Key"])
+            for name in self._data_names(key, data):
+                self.client.delete_object(Bucket=self.bucket, Key=name)
         return text is not None
 
     def stored_at(self, key: str) -> datetime | None:
@@ -131,6 +127,23 @@ class S3Store(Store):
             if item["Key"] == name:
                 return item["LastModified"].astimezone(UTC)
         return None
+
+    def set_aside(self, key: str) -> str:
+        """See `Store.set_aside`; its files too, as far as its index still names them or they are a day old."""
+        text = self._read_index(check_key(key))
+        if text is None:
+            raise StoreError(f"there is no artifact {key} in {self.url} to move away; check the key")
+        data = None
+        with suppress(ValueError):
+            data = parse_index(text).data
+        aside = f"{self.prefix}{ASIDE}/{key}-{uuid.uuid4().hex[:8]}"
+        with self._reporting(f"move {key} away in"):
+            for name in [self._index_name(key), *self._data_names(key, data)]:  # without its index it is gone at once
+                source = {"Bucket": self.bucket, "Key": name}
+                target = aside + name.removeprefix(f"{self.prefix}{key}")
+                self.client.copy_object(Bucket=self.bucket, Key=target, CopySource=source)
+                self.client.delete_object(Bucket=self.bucket, Key=name)
+        return f"s3://{self.bucket}/{aside}"
 
     def objects(self) -> Iterator[dict[str, Any]]:
         """List everything below the prefix, artifacts or not, as S3 describes it.
@@ -216,6 +229,15 @@ class S3Store(Store):
                         if left < 0:  # or an object without end would fill the disk
                             raise self._damaged(key, f"{name} has more bytes than {index.files[name].size}")
                         file.write(chunk)
+
+    def _data_names(self, key: str, data: str | None) -> list[str]:
+        """List the objects of an upload into a key, and of those that were cut off long ago."""
+        old = datetime.now(UTC) - LEFTOVER_AGE
+        return [
+            item["Key"]
+            for item in self._list(f"{key}/.data-")
+            if (data and item["Key"].startswith(f"{self.prefix}{key}/{data}/")) or item["LastModified"] < old
+        ]
 
     def _drop_data(self, key: str, index: Index) -> None:
         """Remove the files of an upload that lost or failed, as far as the server lets us."""

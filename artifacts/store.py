@@ -6,6 +6,7 @@ and never overwritten, so that any number of workers may put the same key at onc
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from artifacts.disk import StoreError as StoreError
 from artifacts.disk import rename_new, reporting, retire, sync_tree, temporary_sibling
 from artifacts.index import INDEX_NAME, Index, fault, parse_index, read_index
 
+ASIDE = ".damaged"  # below a store's root; keys never begin so
 KEY_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # "s3:/…" is a typing error, not the name of a folder
 
@@ -98,6 +100,18 @@ class Store(ABC):
             return 0
 
     @abstractmethod
+    def set_aside(self, key: str) -> str:
+        """Move an artifact to where nobody looks for it, so that it can be made again; the way out of damage.
+
+        Returns:
+            Where it is now.
+
+        Raises:
+            ValueError: The key is malformed.
+            StoreError: There is none, or the store cannot be written.
+        """
+
+    @abstractmethod
     def _read_index(self, key: str) -> bytes | None:
         """Read the artifact's index.json, None when there is none."""
 
@@ -161,6 +175,28 @@ class Store(ABC):
             self._fetch_file(key, index, name, Path(folder) / name)
             return (Path(folder) / name).read_bytes()
 
+    def damaged(self, prefix: str = "") -> Iterator[tuple[str, str]]:
+        """Yield every artifact that is not what was stored, with the first thing that is wrong; reads all of them.
+
+        Args:
+            prefix: As for `keys`.
+        """
+        for key in self.keys(prefix):
+            with TemporaryDirectory(prefix="cpe-verify-") as folder:
+                try:
+                    text = self._read_index(key)
+                    if text is None:
+                        continue  # deleted since
+                    index = parse_index(text)
+                    for name in index.files:
+                        self._fetch_file(key, index, name, Path(folder) / name)
+                        (Path(folder) / name).unlink()
+                except DamagedError as error:
+                    yield key, error.what
+                except ValueError as error:
+                    yield key, str(error)
+        yield from ((key, f"{INDEX_NAME} is missing") for key in self._without_index(prefix))
+
     def salvage(self, key: str, target: Path) -> dict[str, str]:
         """Copy what is intact of a damaged artifact, and delete the artifact.
 
@@ -190,6 +226,10 @@ class Store(ABC):
                 saved[name] = index.files[name].sha256
         self.delete(key)
         return saved
+
+    def _without_index(self, prefix: str) -> list[str]:
+        """List what looks like artifacts that have lost their index."""
+        return []
 
     def _fetch_file(self, key: str, index: Index, name: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,9 +264,12 @@ class Store(ABC):
             )
 
     def _damaged(self, key: str, what: str) -> DamagedError:
-        return DamagedError(
-            f"artifact {key} in {self.url} is damaged: {what}; delete this artifact from the store and run again"
+        error = DamagedError(
+            f"artifact {key} in {self.url} is damaged: {what}; `cpe store repair` moves it away, and the next run "
+            "makes it again"
         )
+        error.what = what
+        return error
 
 
 def open_store(url: str, *, endpoint_url: str | None = None) -> Store:

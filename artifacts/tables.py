@@ -1,6 +1,5 @@
 """Prompts, images and scores as Parquet tables: a fixed schema each, written whole or not at all, checksummed."""
 
-import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral, Real
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from artifacts.disk import replace_whole
 from artifacts.index import check_name
 
 Row = dict[str, Any]
@@ -105,9 +105,7 @@ def write_table(path: str | Path, rows: Sequence[Mapping[str, Any]], schema: Any
     try:
         with open(temporary, "xb") as file:
             pq.write_table(table, file, compression="zstd", row_group_size=GROUP_ROWS, write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_whole(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,19 +44,29 @@ class Checkpoint:
     tensors: dict[str, Tensor]
 
     def write(self, path: Path) -> None:
-        """Writes the file beside its place and renames it there."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Writes the file beside its place, forces it to the disk and renames it there.
+
+        Raises:
+            OSError: it cannot be written; names the path.
+        """
         temporary = path.with_name(f".{path.name}.{uuid4().hex}")
         metadata = {"format": str(FORMAT), "identity": json.dumps(self.identity), "plain": json.dumps(self.plain)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         metadata["hash"] = _content(metadata, tensors)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, temporary, metadata)
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
+            _sync(temporary)
             temporary.replace(path)
+            _sync(path.parent)
+        except (SafetensorError, OSError) as error:
+            reason = getattr(error, "strerror", None) or str(error)[:200]
+            raise OSError(
+                f"checkpoint {path} cannot be written ({reason}); make room there or let it be written, and run again"
+            ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: Path, *, expected: dict[str, Any]) -> "Checkpoint | None":
@@ -83,6 +94,14 @@ class Checkpoint:
         except (SafetensorError, OSError, KeyError, ValueError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"checkpoint {path} is damaged ({told(error)}); {ADVICE}") from None
         return cls(identity, plain, tensors)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _check_same(path: Path, identity: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Draws pictures: every picture from its own prompt and seed, the same in whatever batch it is drawn."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -32,7 +32,9 @@ class PictureJob:
     negative_prompt: str = ""
 
 
-def generate(pipe: Any, jobs: Sequence[PictureJob], profile: Profile) -> Iterator[tuple[PictureJob, Image.Image]]:
+def generate(
+    pipe: Any, jobs: Sequence[PictureJob], profile: Profile, *, progress: Callable[[int], Any] | None = None
+) -> Iterator[tuple[PictureJob, Image.Image]]:
     """Yields each job with its picture; jobs of one guidance scale come together, otherwise in order.
 
     Noise comes from one CPU generator a picture, so neither batch nor device changes where it starts.
@@ -41,6 +43,7 @@ def generate(pipe: Any, jobs: Sequence[PictureJob], profile: Profile) -> Iterato
         pipe: a Stable Diffusion pipeline, perhaps with an eraser attached; its scheduler is put back afterwards.
         jobs: what to draw.
         profile: sampler, steps, guidance, size and batch.
+        progress: called with the number of pictures of each batch, once all of them were taken.
     """
 
     def guidance(job: PictureJob) -> float:
@@ -59,6 +62,8 @@ def generate(pipe: Any, jobs: Sequence[PictureJob], profile: Profile) -> Iterato
                     generator=[torch.Generator().manual_seed(job.seed) for job in batch],
                 ).images
                 yield from zip(batch, drawn, strict=True)
+                if progress is not None:
+                    progress(len(batch))
 
 
 @contextmanager

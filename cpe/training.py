@@ -86,6 +86,7 @@ def train(
     config: TrainingConfig,
     *,
     watch: Callable[[StepRecord], Any] | None = None,
+    begin: Callable[[int], Any] | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
 ) -> Trained:
@@ -97,6 +98,7 @@ def train(
         empty: the empty prompt's embedding, (T, D).
         config: the preset.
         watch: called after every step.
+        begin: called before the first step, with the number of steps that the checkpoint has.
         checkpoint: file to resume from, written every stage and every so many steps; a training that is killed and
             started again ends in the same gates, bit for bit. The caller deletes it once the gates are safe.
         checkpoint_every: steps.
@@ -111,6 +113,8 @@ def train(
     run = Training(concepts, base, empty, config)
     if checkpoint is not None:
         run.resume(checkpoint)
+    if begin is not None:
+        begin(run.taken)
     run.finish(watch or (lambda record: None), checkpoint, checkpoint_every)
     curves = tuple(tuple(curve) for curve in run.curves)
     return Trained(run.batch.gates.map(torch.clone), curves)

@@ -14,7 +14,9 @@ from flows.cli_clean import clean
 from flows.cli_models import models
 from flows.cli_plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli_status import status
+from flows.cli_store import store
 from flows.command import command_of, number, table
+from flows.interrupt import start_prefect
 
 if TYPE_CHECKING:
     from cpe.eraser import Eraser
@@ -43,9 +45,10 @@ command(plan)
 command(status)
 command(clean)
 app.add_typer(models, name="models")
+app.add_typer(store, name="store")
 
 
-@command
+@command_of(app, resumes=True)
 def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
     """Erase a list: train the gates it lacks, draw, measure, report, register and promote if its bars hold.
 
@@ -57,12 +60,13 @@ def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
 
     model_folder(load_list(find_list(concepts)).base_model)
     print(f"Erasing {concepts}: starting Prefect ...", file=sys.stderr)
+    start_prefect()
     from flows.erase_and_evaluate import erase_and_evaluate
 
     show_results(erase_and_evaluate(concepts, profile))
 
 
-@command
+@command_of(app, resumes=True)
 def evaluate(
     concepts: ListArgument,
     profile: ProfileOption = None,
@@ -144,9 +148,8 @@ def generate(
     with erasing, progress("drawing", len(jobs), "picture") as done:
         out.mkdir(parents=True, exist_ok=True)
         (out / "pictures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False))
-        for job, picture in draw(pipe, jobs, PROFILES[profile]):
+        for job, picture in draw(pipe, jobs, PROFILES[profile], progress=done):
             picture.save(out / f"{job.picture_id}.png")
-            done()
     print(f"{len(jobs)} pictures in {out}, listed in pictures.json")
 
 
@@ -172,13 +175,18 @@ def neighbors(
 
 @command
 def results(
-    name: Annotated[str | None, typer.Option("--list", help="Only of this list.")] = None,
+    concepts: Annotated[str | None, typer.Argument(help="Only of this list, such as emoji.")] = None,
+    name: Annotated[str | None, typer.Option("--list", help="Likewise.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
 ) -> None:
-    """Print the latest run's figures."""
+    """Print the latest run's figures.
+
+    H0 is the harmonic mean of 1 - accuracy on erased and accuracy on kept concepts: 100 % erases all and keeps all.
+    """
     from tasks.places import Places
     from tasks.publish import latest_results
 
+    name = concepts.rpartition("/")[2].removesuffix(".yaml") if concepts else name
     latest = latest_results(Places.from_environment(), name)
     if as_json:
         print(json.dumps(latest, indent=1))
@@ -235,6 +243,10 @@ def show_results(results: dict[str, Any]) -> None:
         ("", "before", "after", "pictures"),
         rows,
     )
+    from tasks.figures import H0
+
+    if any(figure["label"] == "H0" for figure in results["figures"]):
+        print(f"note    {H0}")
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in results["seconds"].items())
     print(f"time    {spent}")
     for hole in results["holes"]:

@@ -11,6 +11,8 @@ from wording.foreign import told
 models = typer.Typer(help="List registered bundles; show, compare, promote and roll back.", invoke_without_command=True)
 command = command_of(models)
 
+SHOWN = 6  # of a version's erased concepts; `show` has them all
+
 Reference = Annotated[str, typer.Argument(help="cpe-emoji, cpe-emoji@champion, cpe-emoji/3 or models:/...")]
 Reason = Annotated[str, typer.Option(help="Why, for people; kept in the registry.")]
 
@@ -24,32 +26,44 @@ def _list_when_alone(context: typer.Context) -> None:
 @command_of(models, name="list")
 def all_of_them() -> None:
     """List all registered bundles."""
+    from tasks.figures import H0
+    from tasks.history import unnamed_bundles
     from tasks.places import Places
 
-    found = Places.from_environment().registry().models()
+    places = Places.from_environment()
+    found = places.registry().models()
     if not found:
-        print("no models registered yet; run `cpe erase emoji` first")
+        lost = unnamed_bundles(places, found)
+        print(lost or "no models registered yet; run `cpe erase emoji` first")
         return
     shown = ("profile", "bundle", "erased_accuracy", "kept_accuracy", "h0")
     profiles = {each.tags.get("profile") for each in found}
     table(
         "registered models" + (" (of different profiles: compare only within one)" if len(profiles) > 1 else ""),
-        ("model", "version", "standing", *(name.replace("_", " ") for name in shown), "created"),
+        ("model", "version", "standing", "erased", *(name.replace("_", " ") for name in shown), "created"),
         [
             (
                 each.name,
                 str(each.version),
                 ", ".join((*each.aliases, *(["rolled back"] if each.is_rolled_back else []))),
+                _shortened(each.tags.get("erased", "")),
                 *(each.tags.get(name, "") for name in shown),
                 f"{each.created_at:%Y-%m-%d %H:%M}",
             )
             for each in found
         ],
     )
+    print(H0)
     for each in found:
         if each.is_rolled_back:
             reason = each.tags.get("rolled_back_reason", "no reason given")
             print(f"held    the gates of {each.name} version {each.version}, rolled back: {told(reason)}")
+
+
+def _shortened(names: str) -> str:
+    """Returns the first of some names, and how many more there are."""
+    first = names.split(", ")
+    return names if len(first) <= SHOWN else f"{', '.join(first[:SHOWN])} ... ({len(first)})"
 
 
 @command

@@ -10,26 +10,42 @@ import httpx
 import typer
 from safetensors import SafetensorError
 
+from flows.interrupt import EXIT_CODE, interruptible
 from wording.foreign import printable
 
 BAD_INPUT = (ValueError, OSError, LookupError, RuntimeError, ImportError, SafetensorError, httpx.HTTPError)
 
 
-def command_of(app: typer.Typer, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers commands whose errors end in one message and exit code 2."""
+def command_of(
+    app: typer.Typer, *, resumes: bool = False, **options: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers commands whose errors end in one message and exit code 2, and Ctrl-C in one and 130.
+
+    Args:
+        app: that the commands belong to.
+        resumes: whether a command that was interrupted goes on where it was when it is given again.
+        options: of typer.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
         def wrapped(*arguments: Any, **given: Any) -> None:
-            try:
-                function(*arguments, **given)
-            except typer.Exit:  # which is a RuntimeError
-                raise
-            except BAD_INPUT as error:
-                if os.environ.get("CPE_DEBUG"):
+            with interruptible(resumes=resumes) as interrupt:
+                try:
+                    function(*arguments, **given)
+                except typer.Exit:  # which is a RuntimeError
                     raise
-                print(f"cpe: {_message(error)}", file=sys.stderr)
-                raise typer.Exit(2) from None
+                except KeyboardInterrupt:
+                    interrupt.tell()
+                    raise typer.Exit(EXIT_CODE) from None
+                except BAD_INPUT as error:
+                    if os.environ.get("CPE_DEBUG"):
+                        raise
+                    if interrupt.seen:  # an error that the interrupt led to
+                        interrupt.tell()
+                        raise typer.Exit(EXIT_CODE) from None
+                    print(f"cpe: {_message(error)}", file=sys.stderr)
+                    raise typer.Exit(2) from None
 
         app.command(**options)(wrapped)
         return wrapped

@@ -36,7 +36,7 @@ def main() -> None:
                 pixels = np.random.default_rng(job.seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
                 yield job, Image.fromarray(pixels)
 
-        def timed(pipe: Any, jobs: Any, profile: Any) -> Iterator[tuple[Any, Image.Image]]:
+        def timed(pipe: Any, jobs: Any, profile: Any, **options: Any) -> Iterator[tuple[Any, Image.Image]]:
             nonlocal spent
             pictures = (noise if side else real)(pipe, jobs, profile)
             while True:
@@ -50,7 +50,7 @@ def main() -> None:
         cpe.generation.generate = timed  # type: ignore[assignment]
         with artist(places, plan, None) as pipe:
             started = time.perf_counter()
-            draw_shard(places, plan, None, shard, pipe, lambda done: None)
+            draw_shard(places, plan, None, shard, pipe)
             whole = time.perf_counter() - started
         started = time.perf_counter()
         pictures_folder(places, plan, None, shard)

@@ -13,6 +13,7 @@ from cpe.concepts import ConceptList
 from cpe.evaluation_sets import evaluation_sets
 from cpe.models import EMBEDDED, ModelError, model_folder
 from cpe.profiles import PROFILES
+from tasks.history import unnamed_bundles
 from tasks.places import Places
 
 INCEPTION_FILES = ("*.pth", "*.safetensors")
@@ -135,10 +136,17 @@ def _servers(places: Places) -> Iterator[Check]:
             places.tracking_uri.startswith("sqlite")
             and not Path(places.tracking_uri.removeprefix("sqlite:///")).exists()
         ):
-            yield Check("MLflow", f"{places.tracking_uri}, made at first use", True)
+            lost = unnamed_bundles(places, [])
+            yield Check("MLflow", f"{places.tracking_uri}, made at first use{lost and '; ' + lost}", not lost)
         else:
-            yield Check("MLflow", f"{places.tracking_uri}, {len(places.registry().models())} versions", True)
-    except (RegistryError, ValueError, OSError) as error:
+            versions = places.registry().models()
+            lost = unnamed_bundles(places, versions)
+            yield Check(
+                "MLflow",
+                f"{places.tracking_uri}, {len(versions)} versions{lost and '; ' + lost}",
+                bool(versions) or not lost,
+            )
+    except (RegistryError, StoreError, ValueError, OSError) as error:
         yield Check("MLflow", str(error), False)
     url = os.environ.get("PREFECT_API_URL")
     if url is None:

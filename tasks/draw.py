@@ -16,6 +16,7 @@ from typing import Any
 
 from prefect import task
 
+from artifacts.disk import write_whole
 from artifacts.hashing import content_hash, file_hash
 from artifacts.tables import IMAGES, write_table
 from cpe.evaluation import EvaluationSet, PictureRow
@@ -83,10 +84,14 @@ def draw_pictures(plan: Plan, bundle: str | None, part: int = 0, parts: int = 1)
     todo = (shard for shard in islice(shards(plan, bundle), part, None, parts) if not store.has(shard.key))
     first = next(todo, None)
     if first is not None:
-        total = sum(len(shard.rows) for shard in islice(shards(plan, bundle), part, None, parts))
+        mine = islice(shards(plan, bundle), part, None, parts)
+        counts = [
+            (len(s.rows), len(s.rows if store.has(s.key) else _recorded(_unfinished(places, s)[1]))) for s in mine
+        ]
+        total, there = (sum(column) for column in zip(*counts, strict=True))
         with (
             artist(places, plan, bundle) as pipe,
-            progress(f"drawing {'after' if bundle else 'before'}", total, "picture") as done,
+            progress(f"drawing {'after' if bundle else 'before'}", total, "picture", initial=there) as done,
         ):
             for shard in chain([first], todo):
                 draw_shard(places, plan, bundle, shard, pipe, done)
@@ -108,7 +113,7 @@ def artist(places: Places, plan: Plan, bundle: str | None) -> Iterator[Any]:
 
 
 def draw_shard(
-    places: Places, plan: Plan, bundle: str | None, shard: Shard, pipe: Any, done: Callable[[int], Any]
+    places: Places, plan: Plan, bundle: str | None, shard: Shard, pipe: Any, done: Callable[[int], Any] | None = None
 ) -> None:
     """Draws what is missing of one shard and stores it; two processes never draw the same one at once."""
     from cpe.generation import PictureJob, generate
@@ -124,15 +129,13 @@ def draw_shard(
             for index, row in enumerate(shard.rows)
             if file_name(index) not in drawn
         ]
-        done(len(drawn))
-        for job, picture in generate(pipe, jobs, plan.profile):
+        for job, picture in generate(pipe, jobs, plan.profile, progress=done):
             part = folder / f"{job.picture_id}.part"
             picture.save(part, format="PNG", compress_level=1)  # the device waits for it
             drawn[job.picture_id] = file_hash(part)
             part.replace(folder / job.picture_id)
             with record.open("a") as file:
                 file.write(_lines({job.picture_id: drawn[job.picture_id]}))
-            done(1)
         _store_shard(places, plan, bundle, shard, folder, drawn)
         shutil.rmtree(folder)
         record.unlink(missing_ok=True)
@@ -153,8 +156,8 @@ def _unfinished(places: Places, shard: Shard) -> tuple[Path, Path]:
     return folder, folder.with_suffix(".jsonl")
 
 
-def _intact(folder: Path, record: Path) -> dict[str, str]:
-    """Returns file name and hash of the pictures of an unfinished shard that are whole, and removes all else."""
+def _recorded(record: Path) -> dict[str, str]:
+    """Returns file name and hash of the pictures that a record holds; none if there is no record."""
     recorded: dict[str, str] = {}
     if record.is_file():
         for line in record.read_text().splitlines():
@@ -163,17 +166,20 @@ def _intact(folder: Path, record: Path) -> dict[str, str]:
             except ValueError:  # cut by a kill; its picture is drawn again
                 continue
             recorded[name] = sha256
+    return recorded
+
+
+def _intact(folder: Path, record: Path) -> dict[str, str]:
+    """Returns file name and hash of the pictures of an unfinished shard that are whole, and removes all else."""
     intact = {
         name: sha256
-        for name, sha256 in recorded.items()
+        for name, sha256 in _recorded(record).items()
         if (folder / name).is_file() and file_hash(folder / name) == sha256
     }
     for path in folder.iterdir():
         if path.name not in intact:
             path.unlink()
-    whole = record.with_suffix(".part")
-    whole.write_text(_lines(intact))
-    whole.replace(record)
+    write_whole(record, _lines(intact))
     return intact
 
 

@@ -9,6 +9,8 @@ from cpe.scoring import EMBEDDED_DOMAINS, FEATURES, PHASES
 from tasks.places import Places
 from tasks.prepare import Plan
 
+H0 = "H0: harmonic mean of 1 - accuracy on erased and accuracy on kept concepts; 100 % erases all and keeps all (MACE)"
+
 
 class Scores:
     """A run's scores, found by what they measure."""

@@ -1,7 +1,7 @@
 """What became of a list's bundles: compared, promoted by hand, rolled back; each change is recorded with its reason."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from artifacts.registry import MODEL_PREFIX, ModelVersion
@@ -73,6 +73,23 @@ def compare(one: str, other: str) -> Comparison:
         for metric, role, group, unit in names
     ]
     return Comparison(versions, facts, gates, metrics, first.tags.get("profile") == second.tags.get("profile"))
+
+
+def unnamed_bundles(places: Places, versions: Sequence[ModelVersion]) -> str:
+    """Returns a line about the bundles in the store that no version names, "" if there are none.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    named = {version.tags.get("bundle") for version in versions}
+    bundles = [key for key in places.store().keys("bundles") if key.removeprefix("bundles/") not in named]
+    if not bundles:
+        return ""
+    return (
+        f"bundles in {places.store_url} that no registered version names: {len(bundles)}; their runs were cut off, or "
+        f"{places.tracking_uri} has lost what it knew: put a backup of it back, or run `cpe erase` with their lists, "
+        "which registers them again without training or drawing anew"
+    )
 
 
 def promote_by_hand(reference: str, reason: str) -> tuple[str, int, int | None]:

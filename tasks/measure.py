@@ -18,7 +18,7 @@ from cpe.metrics.score import mean_score
 from cpe.prompts import named
 from cpe.scoring import EMBEDDED_DOMAINS, PHASES, Scored, SetSeen, as_row, recognised, score_sets
 from tasks.draw import Shard, file_name, shards
-from tasks.observe import observe, open_observers
+from tasks.observe import observation_keys, observe, open_observers
 from tasks.places import Places
 from tasks.prepare import Plan
 from tasks.progress import progress
@@ -41,13 +41,18 @@ def look_at_pictures(plan: Plan, bundle: str, part: int = 0, parts: int = 1) -> 
     places = Places.from_environment()
     both = ((which, shard) for which in (None, bundle) for shard in shards(plan, which))
     mine = list(islice(both, part, None, parts))
-    with (
-        open_observers(plan, places) as (observers, _),
-        progress("looking", sum(len(shard.rows) for _, shard in mine), "picture") as done,
-    ):
-        for which, shard in mine:
-            observe(places, plan, which, shard, observers)
-            done(len(shard.rows))
+    store, total = places.store(), sum(len(shard.rows) for _, shard in mine)
+    with open_observers(plan, places) as (observers, _):
+        left = [
+            (which, shard)
+            for which, shard in mine
+            if not all(store.has(key) for key in observation_keys(plan, shard, observers))
+        ]
+        there = total - sum(len(shard.rows) for _, shard in left)
+        with progress("looking", total, "picture", initial=there) as done:
+            for which, shard in left:
+                observe(places, plan, which, shard, observers)
+                done(len(shard.rows))
     return len(mine)
 
 
@@ -77,7 +82,7 @@ def measure(plan: Plan, bundle: str) -> str:
             "holes": holes,
         }
         address = content_hash(determined_by)[:24]
-        if places.store().has(f"scores/{address}"):
+        if places.holds(f"scores/{address}"):
             return address
         seen: dict[str, dict[str, list[dict[str, NDArray]]]] = {}
         for phase, part in parts.items():

@@ -79,6 +79,11 @@ def observation_key(shard: Shard, observer: Observer) -> str:
     return f"observations/{content_hash([shard.address, observer.name, observer.identity])[:24]}"
 
 
+def observation_keys(plan: Plan, shard: Shard, observers: Mapping[str, Observer]) -> list[str]:
+    """Returns where the store holds all that is to be seen in a shard."""
+    return [observation_key(shard, each) for each in observers.values() if looks_at(each, shard.of, plan)]
+
+
 def observe(
     places: Places, plan: Plan, bundle: str | None, shard: Shard, observers: Mapping[str, Observer]
 ) -> dict[str, NDArray]:
@@ -89,9 +94,9 @@ def observe(
         if not looks_at(observer, shard.of, plan):
             continue
         key = observation_key(shard, observer)
-        if not places.store().has(key):
+        if not places.holds(key):
             with places.locked(key.replace("/", "-")):
-                if not places.store().has(key):
+                if not places.holds(key):
                     if not pictures:
                         folder = pictures_folder(places, plan, bundle, shard)
                         pictures = [read_picture(folder / file_name(index)) for index in range(len(shard.rows))]
@@ -108,7 +113,7 @@ def pictures_folder(places: Places, plan: Plan, bundle: str | None, shard: Shard
     except DamagedError:
         salvage_shard(places, shard)
         with artist(places, plan, bundle) as pipe:
-            draw_shard(places, plan, bundle, shard, pipe, lambda drawn: None)
+            draw_shard(places, plan, bundle, shard, pipe)
         return places.fetched(shard.key)
 
 

@@ -11,7 +11,7 @@ from artifacts.hashing import content_hash
 from tasks.clean import mark_used, stored_plan
 from tasks.draw import draw_pictures, shards
 from tasks.measure import look_at_pictures
-from tasks.observe import looks_at, observation_key, open_observers
+from tasks.observe import observation_keys, open_observers
 from tasks.places import Places
 from tasks.prepare import Plan, encode_concepts
 from tasks.train import plan_training, train_gates
@@ -27,7 +27,7 @@ def store_plan(plan: Plan) -> str:
     values = plan.model_dump(mode="json")
     address = content_hash(values)[:24]
     mark_used(places, address)  # first: nothing that the plan needs is cleaned away from now on
-    if not places.store().has(f"plans/{address}"):
+    if not places.holds(f"plans/{address}"):
         with places.scratch() as folder:
             (folder / "plan.json").write_text(json.dumps(values))
             (folder / "manifest.json").write_text(json.dumps({"format": 1, "list": plan.concepts.name}))
@@ -65,12 +65,7 @@ def pieces(plan: Plan, stage: Stage, part: int, parts: int) -> list[str]:
         return [shard.key for shard in islice(drawn, part, None, parts)]
     both = (shard for bundle in (None, plan.bundle) for shard in shards(plan, bundle))
     with open_observers(plan, Places.from_environment()) as (observers, _):
-        return [
-            observation_key(shard, observer)
-            for shard in islice(both, part, None, parts)
-            for observer in observers.values()
-            if looks_at(observer, shard.of, plan)
-        ]
+        return [key for shard in islice(both, part, None, parts) for key in observation_keys(plan, shard, observers)]
 
 
 def left_to_do(keys: Sequence[str]) -> int:

@@ -3,9 +3,10 @@
 import fcntl
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -95,6 +96,25 @@ class Places:
                 raise
             shutil.rmtree(target)  # a copy of what was stored under this key before
             return store.fetch(key, target)
+
+    def holds(self, key: str) -> bool:
+        """Whether the store holds an artifact that is whole; a damaged one is moved away first, to be made again.
+
+        Only for what the caller can make.
+        """
+        if not self.store().has(key):
+            return False
+        with suppress(DamagedError):
+            self.fetched(key)
+            return True
+        with self.locked("mend"):
+            try:
+                self.fetched(key)  # somebody else may have mended it
+                return True
+            except DamagedError as error:
+                what, aside = error.what, self.store().set_aside(key)
+        print(f"cpe: artifact {key} is damaged ({what}): moved to {aside}, made again", file=sys.stderr)
+        return False
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -18,6 +18,7 @@ from tasks.train import GATES_AT_ONCE, missing_gates
 
 TIMED_STEPS = 6
 TIMED_DENOISING = 4
+PATIENCE_S = 10.0  # for drawing a batch as large as a run draws; a slow device times a small one
 ENCODED = 16
 
 
@@ -158,20 +159,25 @@ def _time_training(plan: Plan, places: Places, pipe: Any, embeddings: Any) -> tu
 
 
 def _time_drawing(pipe: Any, profile: Profile, prompt: str) -> tuple[Any, float]:
-    """Returns a picture of a few steps, and the seconds one of the profile's takes in a batch of its own size."""
+    """Returns a picture of a few steps, and the seconds one of the profile's takes, in batches as a run draws them.
+
+    The first drawing of a process makes ready what later ones find, so that it is not counted.
+    """
     import torch
 
     from cpe.generation import sampler_of
 
-    batch = profile.batch if pipe.device.type == "cuda" else min(profile.batch, 2)
     steps = min(profile.steps, TIMED_DENOISING)
-    ticks: list[float] = []
 
-    def tick(pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
-        ticks.append(time.perf_counter())
-        return values
+    def draw(batch: int) -> tuple[Any, float]:
+        ticks: list[float] = []
 
-    with sampler_of(pipe, profile):
+        def tick(pipeline: Any, step: int, timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+            if pipe.device.type == "cuda":
+                torch.cuda.synchronize()
+            ticks.append(time.perf_counter())
+            return values
+
         started = time.perf_counter()
         pictures = pipe(
             [prompt] * batch,
@@ -183,9 +189,16 @@ def _time_drawing(pipe: Any, profile: Profile, prompt: str) -> tuple[Any, float]
             callback_on_step_end=tick,
         ).images
         whole = time.perf_counter() - started
-    step_s = median([later - earlier for earlier, later in pairwise(ticks)] or [whole])
-    around = max(0.0, whole - step_s * len(ticks))
-    return pictures[0], (around + step_s * profile.steps) / batch
+        step_s = median([later - earlier for earlier, later in pairwise(ticks)] or [whole])
+        around = max(0.0, whole - step_s * len(ticks))
+        return pictures[0], (around + step_s * profile.steps) / batch
+
+    with sampler_of(pipe, profile):
+        draw(1)
+        picture, picture_s = draw(1)
+        share = (steps + 1) / profile.steps  # of a picture's time that a timed one takes, with what is around the steps
+        affordable = int(PATIENCE_S / max(picture_s * share, 1e-6))
+        return draw(max(1, min(profile.batch, affordable))) if affordable > 1 else (picture, picture_s)
 
 
 def _gate_bytes(plan: Plan, places: Places) -> int:

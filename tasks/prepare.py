@@ -9,7 +9,8 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from artifacts.hashing import content_hash
-from cpe.concept_files import load_list
+from cpe.concept_files import ConceptListError, load_list, read_mapping
+from cpe.concept_problems import suggest
 from cpe.concepts import ConceptList, anchor_names
 from cpe.evaluation import EvaluationSet
 from cpe.evaluation_sets import evaluation_sets
@@ -117,7 +118,7 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
     listed_hash = concept_list.content_hash
     if profile is not None:
         concept_list = ConceptList.model_validate({**concept_list.model_dump(), "profile": profile})
-    _require_recogniser(concept_list)
+    _require_recogniser(concept_list, path)
     sets, set_notes = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
     pipe = places.loaded(concept_list.base_model)
     mark, text_mark = fingerprint(pipe), text_fingerprint(pipe)
@@ -162,23 +163,30 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
     )
 
 
-def _require_recogniser(concept_list: ConceptList) -> None:
+def _require_recogniser(concept_list: ConceptList, path: Path) -> None:
     """Refuses what the embedded classifier cannot recognise: it would pass for erased without being seen.
 
     Raises:
-        ValueError: a noun or style that the classifier does not know.
+        ConceptListError: nouns or styles that the classifier does not know, with their lines and the nearest it knows.
     """
     from cpe.embedded.subjects import NOUNS, STYLES
 
-    known = {"noun": NOUNS, "style": STYLES}.get(concept_list.domain)
+    domain = concept_list.domain
+    known = {"noun": NOUNS, "style": STYLES}.get(domain)
     if known is None:
         return
-    for name in (*(target.name for target in concept_list.targets), *concept_list.kept):
-        if name not in known:
-            raise ValueError(
-                f"list {concept_list.name!r}: the classifier does not know the {concept_list.domain} {name!r}, so "
-                f"erasing or keeping it cannot be measured; it knows {', '.join(known)}"
-            )
+    named = {("targets", index): target.name for index, target in enumerate(concept_list.targets)}
+    named |= {("kept", index): name for index, name in enumerate(concept_list.kept)}
+    unknown = {loc: name for loc, name in named.items() if name not in known}
+    if unknown:
+        _, lines = read_mapping(path)
+        raise ConceptListError(
+            [
+                f"{path}, line {lines.get(loc, 1)}: the classifier does not know the {domain} {name!r}, so erasing or "
+                f"keeping it cannot be measured{suggest(name, known)}"
+                for loc, name in unknown.items()
+            ]
+        )
 
 
 def _rankings(
@@ -255,7 +263,7 @@ def _embedded(cache: "EmbeddingCache", prompts: Sequence[str], loaded: Callable[
 
     missing = cache.missing(prompts)
     if missing:
-        there = len(prompts) - len(missing)
+        there, pipe = len(prompts) - len(missing), loaded()
         with progress("encoding prompts", len(prompts), "prompt", initial=there) as done:
-            cache.fill(missing, partial(encode_prompts, loaded()), progress=done)
+            cache.fill(missing, partial(encode_prompts, pipe), progress=done)
     return dict(zip(prompts, cache.rows(prompts), strict=True)), cache.table

@@ -11,6 +11,8 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 from tqdm import tqdm
 
+from tasks.clock import at_work
+
 UPDATE_EVERY_S = 5.0
 TERMINAL_EVERY_S, LOG_EVERY_S = 0.5, 15.0
 
@@ -34,6 +36,9 @@ class Progress:
         """Counts what was there already, so that the bar ends full."""
         self(self._total - int(self._bar.n))
 
+    def __str__(self) -> str:
+        return f"{self._bar.desc.removesuffix(': ')}: {int(self._bar.n):,} of {self._total:,} {self._bar.unit}s"
+
     def finish(self) -> None:
         """Closes the bar and brings the artifact up to date."""
         self._bar.close()
@@ -43,12 +48,20 @@ class Progress:
 
 @contextmanager
 def progress(label: str, total: int, unit: str, **options: Any) -> Iterator[Progress]:
-    """Yields a `Progress` over so many units of work."""
+    """Yields a `Progress` over so many units of work; its clock starts here, so models are loaded before.
+
+    Args:
+        label: what is done.
+        total: how many units there are.
+        unit: what one is called.
+        options: of tqdm; `initial` is how many were done before, without which the rest is reckoned.
+    """
     every_s = TERMINAL_EVERY_S if sys.stderr.isatty() else LOG_EVERY_S
-    bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, mininterval=every_s, **options)
     artifact = create_progress_artifact(progress=0.0, description=label) if TaskRunContext.get() else None
+    bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, mininterval=every_s, **options)
     shown = Progress(bar, total, artifact if isinstance(artifact, UUID) else None)
-    try:
-        yield shown
-    finally:
-        shown.finish()
+    with at_work(shown.__str__):
+        try:
+            yield shown
+        finally:
+            shown.finish()

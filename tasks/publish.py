@@ -3,6 +3,7 @@
 import getpass
 import json
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from typing import Any
 
 from prefect import task
 
+from artifacts.disk import write_whole
 from artifacts.hashing import folder_hash
 from artifacts.registry import FILES_HASH, STORE
 from tasks.figures import Scores, accuracy_metric, as_results, figures, judge
@@ -20,6 +22,7 @@ from tasks.promotion import verdict
 from tasks.show import show_results
 from tasks.standing import AGAINST, FELL_SHORT, FINISHED, RESULT, against
 
+LONGEST_NAMES = 2000  # characters of erased concepts' names in a tag
 MOMENT = "%Y-%m-%dT%H%M%S.%f%z"
 
 
@@ -73,6 +76,7 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
     metrics |= {f"seconds_{stage}": value for stage, value in seconds.items()}
     tags = result | {
         "list": plan.concepts.name,
+        "erased": _names(plan),
         "base_model": plan.concepts.base_model,
         "profile": plan.profile.name,
         "erased_accuracy": _tag(scores.value(main, "after", "erased")),
@@ -135,9 +139,15 @@ def _tag(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.4f}"
 
 
+def _names(plan: Plan) -> str:
+    """Returns the erased concepts' names, cut where a tag would be."""
+    names = [gate.concept for gate in plan.gates]
+    shown = [name for index, name in enumerate(names) if sum(map(len, names[:index])) < LONGEST_NAMES]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(shown) < len(names) else "")
+
+
 def _description(plan: Plan) -> str:
-    targets = ", ".join(gate.concept for gate in plan.gates)
-    return f"CPE gates that take {targets} out of {plan.concepts.base_model}."
+    return f"CPE gates that take {_names(plan)} out of {plan.concepts.base_model}."
 
 
 @task
@@ -178,10 +188,8 @@ def save_results(
     }
     folder = places.work / "results"
     with places.locked("results"):
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{_moment_after_all(folder)}-{plan.concepts.name}.json"
-        path.with_suffix(".part").write_text(json.dumps(results, indent=1))
-        path.with_suffix(".part").replace(path)
+        write_whole(path, json.dumps(results, indent=1))
     places.registry().set_tags(registered.model, registered.version, {FINISHED: "yes"})
     show_results(results)
     return results
@@ -207,14 +215,22 @@ def latest_results(places: Places, name: str | None = None) -> dict[str, Any]:
         name: of a list, or None for any.
 
     Raises:
-        FileNotFoundError: there was no such run here.
+        FileNotFoundError: there was no such run here, or what it wrote is damaged.
         RegistryError: which version is champion now cannot be asked.
     """
-    found = sorted((places.work / "results").glob(f"*-{name or '*'}.json"))
-    found = [path for path in found if name is None or json.loads(path.read_text())["list"] == name]
-    if not found:
-        of = f" of list {name!r}" if name else ""
-        raise FileNotFoundError(f"no finished run{of} in {places.work}; run `cpe erase {name or 'emoji'}` first")
-    latest: dict[str, Any] = json.loads(found[-1].read_text())
-    champion = places.registry().champion(latest["model"])  # the file knows only how it was when the run ended
-    return latest | {"champion": champion is not None and champion.version == latest["version"]}
+    damaged = ""
+    for path in sorted((places.work / "results").glob(f"*-{name or '*'}.json"), reverse=True):
+        try:
+            results: dict[str, Any] = json.loads(path.read_text())
+            own = name in (None, results["list"])
+        except (ValueError, KeyError, TypeError):
+            damaged = damaged or f"{path} is damaged"
+            continue
+        if own:
+            if damaged:
+                print(f"cpe: {damaged}; shown is the run before it, of {results['finished_at'][:16]}", file=sys.stderr)
+            champion = places.registry().champion(results["model"])  # the file knows only how it was when the run ended
+            return results | {"champion": champion is not None and champion.version == results["version"]}
+    of = f" of list {name!r}" if name else ""
+    again = f"run `cpe erase {name or 'emoji'}` " + ("again, which makes only its results anew" if damaged else "first")
+    raise FileNotFoundError(f"{damaged or 'no finished run'}{of} in {places.work}; {again}")

@@ -14,13 +14,17 @@ from PIL import Image, ImageFilter
 from prefect import task
 
 from artifacts import report_input as page
+from artifacts.disk import replace_whole
 from artifacts.report import render_report
 from artifacts.tables import PICTURES, iter_rows
-from tasks.figures import Scores, accuracy_metric, figures, judge
+from tasks.draw import shards
+from tasks.figures import H0, Scores, accuracy_metric, figures, judge
+from tasks.observe import pictures_folder
 from tasks.places import Places
 from tasks.prepare import Plan
 from tasks.publish import Decision, Registered
 from tasks.show import show_report
+from tasks.train import gate_folders
 
 GRID_SEEDS = 3
 GRID_ROWS = {"erased": 24, "kept": 12}
@@ -51,8 +55,8 @@ def write_report(
     stored = places.fetched(f"scores/{scores_address}")
     detail = json.loads((stored / "detail.json").read_text())
     manifests = {
-        gate.concept: json.loads((places.fetched(f"gates/{gate.address}") / "manifest.json").read_text())
-        for gate in plan.gates
+        gate.concept: json.loads((folder / "manifest.json").read_text())
+        for gate, folder in zip(plan.gates, gate_folders(places, plan), strict=True)
     }
     grids = [grid for role in ("erased", "kept") if (grid := _grid(places, plan, stored, role)).rows]
     html = render_report(
@@ -86,7 +90,7 @@ def write_report(
         (folder / path.name).write_text(html)
         registry.attach(registered.run_id, {"report": folder / path.name})
         registry.set_tags(registered.model, registered.version, {REPORTED: status})
-        (folder / path.name).replace(path)  # last: a report that is here is beside the version's files too
+        replace_whole(folder / path.name, path)  # last: a report that is here is beside the version's files too
     erased = [row for grid in grids[:1] for row in grid.rows if row.before]
     show_report(plan.concepts.name, path, [row.before[0] for row in erased], [row.after[0] for row in erased])
     return str(path)
@@ -153,9 +157,13 @@ def _grid(places: Places, plan: Plan, stored: Path, role: str) -> page.Grid:
             if len(found) < GRID_SEEDS:
                 found.append(row)
     grid_rows = []
+    by_address = {shard.address: shard for bundle in (None, plan.bundle) for shard in shards(plan, bundle)}
     for concept, phases in drawn.items():
         pictures = {
-            phase: [_thumbnail(places.fetched(f"pictures/{row['shard']}") / row["path"], plan) for row in rows]
+            phase: [
+                _thumbnail(pictures_folder(places, plan, row["bundle"], by_address[row["shard"]]) / row["path"], plan)
+                for row in rows
+            ]
             for phase, rows in phases.items()
         }
         grid_rows.append(page.GridRow(concept, phases["before"][0]["prompt"], pictures["before"], pictures["after"]))
@@ -227,6 +235,8 @@ def _repeat(plan: Plan, registered: Registered, scores: str) -> dict[str, Any]:
 def _notes(plan: Plan, scores: Scores, trained: int) -> list[str]:
     reused = len(plan.gates) - trained
     notes = [f"{trained} of {len(plan.gates)} gates were trained in this run, {reused} were in the store already."]
+    if "h0" in scores.metrics:
+        notes.append(f"{H0}.")
     if "fid_embedded" in scores.metrics:
         notes.append(
             "FID and KID compare the kept pictures before and after erasing, over the embedded classifier's 128 "

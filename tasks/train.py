@@ -85,15 +85,18 @@ def _train(places: Places, plan: Plan, chosen: Sequence[GatePlan]) -> None:
     texts = _texts(plan, chosen, rows, table, pipe.device)
     checkpoint = places.work / "checkpoints" / f"{content_hash([gate.address for gate in chosen])[:24]}.safetensors"
     label = f"training {len(chosen)} gate{'s' if len(chosen) > 1 else ''}"
-    with progress(label, steps_in_all(config), "step") as done:
-        shown = 0
+    with ExitStack() as shown:
+        done: Any = None
+
+        def begin(taken: int) -> None:  # once all is ready, so that the clock counts steps alone
+            nonlocal done
+            done = shown.enter_context(progress(label, steps_in_all(config), "step", initial=taken))
 
         def watch(record: Any) -> None:
-            nonlocal shown
-            done(record.taken + 1 - shown, note=f"stage {record.stage + 1}/{config.stages} {record.phase}")
-            shown = record.taken + 1
+            done(note=f"stage {record.stage + 1}/{config.stages} {record.phase}")
 
-        start = partial(train, texts, base, table[rows[""]].float(), config, watch=watch, checkpoint=checkpoint)
+        options: dict[str, Any] = {"watch": watch, "begin": begin, "checkpoint": checkpoint}
+        start = partial(train, texts, base, table[rows[""]].float(), config, **options)
         try:
             trained = start()
         except CheckpointError as error:  # nobody need come to delete it: all that is lost is time
@@ -194,13 +197,22 @@ def _write_gate(folder: Path, plan: Plan, gate: GatePlan, gates: Any, sites: Seq
 def assemble_bundle(plan: Plan) -> str:
     """Stores the list's bundle, which names its gates, and returns its id."""
     places = Places.from_environment()
-    store = places.store()
-    if not store.has(f"bundles/{plan.bundle}"):
+    gates = {gate.address: folder for gate, folder in zip(plan.gates, gate_folders(places, plan), strict=True)}
+    if not places.holds(f"bundles/{plan.bundle}"):
         with places.scratch() as folder:
-            gates = {gate.address: places.fetched(f"gates/{gate.address}") for gate in plan.gates}
             write_manifest(folder, plan.bundle_manifest, gates)
-            store.put(f"bundles/{plan.bundle}", folder)
+            places.store().put(f"bundles/{plan.bundle}", folder)
     return plan.bundle
+
+
+def gate_folders(places: Places, plan: Plan) -> list[Path]:
+    """Returns local, verified copies of the list's gates; those that are damaged in the store are trained again."""
+    keys = [f"gates/{gate.address}" for gate in plan.gates]
+    damaged = [key for key in keys if not places.holds(key)]
+    if damaged:
+        for group in plan_training.fn(plan):
+            train_gates.fn(plan, group)
+    return [places.fetched(key) for key in keys]
 
 
 def gates_of_bundle(places: Places, bundle: str) -> list[Path]:

@@ -154,8 +154,8 @@ def write_down(path: str) -> None:
         shard = of.address
         real(places, plan, bundle, of, *given)
 
-    def generate(real: Callable[..., Any], *given: Any) -> Any:
-        for job, picture in real(*given):
+    def generate(real: Callable[..., Any], *given: Any, **options: Any) -> Any:
+        for job, picture in real(*given, **options):
             made("picture", shard, job.picture_id)
             yield job, picture
 

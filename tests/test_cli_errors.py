@@ -97,8 +97,14 @@ def test_gates_of_another_width_are_refused_and_leave_no_folder(work):
     assert not (work / "out").exists()
 
 
-def test_concepts_that_cannot_be_measured_are_refused(work):
-    assert "does not know the noun 'zebra'" in refused("evaluate", write_list(work, targets=["zebra"]))
+def test_concepts_that_cannot_be_measured_are_refused_with_their_lines_and_the_nearest_known_ones(work):
+    path = write_list(work, targets=[{"name": "tigre"}, "rose", "zebra"], kept=["castel"])
+    message = refused("evaluate", path)
+    lines = Path(path).read_text().splitlines()
+    for written, near in (("- name: tigre", "tiger"), ("- zebra", None), ("- castel", "castle")):
+        said = f"line {1 + lines.index(written)}: the classifier does not know the noun {written.split()[-1]!r}"
+        assert said in message
+        assert near is None or f"did you mean {near!r}?" in message
 
 
 def test_a_list_without_anchors_is_refused(work):
@@ -142,7 +148,7 @@ def test_a_full_disk_is_said_and_leaves_no_artifact(work, monkeypatch):
     assert store.keys("pictures") == []
     real, drawn = cpe.generation.generate, []
     monkeypatch.setattr(
-        "cpe.generation.generate", lambda *a: (drawn.append(pair[0].prompt) or pair for pair in real(*a))
+        "cpe.generation.generate", lambda *a, **o: (drawn.append(pair[0].prompt) or pair for pair in real(*a, **o))
     )
     addresses = draw_pictures.fn(plan, None)
     assert store.keys("pictures") == sorted(f"pictures/{address}" for address in addresses)

@@ -223,6 +223,24 @@ def test_a_disk_that_is_full_or_read_only_ends_the_run_and_room_lets_the_next_on
     assert max(counts.values()) == 1, [what for what, count in counts.items() if count > 1]
 
 
+def test_a_disk_that_is_full_at_a_checkpoint_is_named_and_the_training_goes_on_once_there_is_room(
+    runner, new_work, disk
+):
+    place, mount = disk
+    work = new_work()
+    changes = {"stages": 1, "first_steps": 300}
+    (work / "few.yaml").write_text(yaml.safe_dump({**LIST, "training": {"preset": "emoji", "changes": changes}}))
+    (work / "checkpoints").symlink_to(place)
+    run, _ = erase(runner, work, "full")
+    assert run.wait() == 2, run.text
+    assert re.search(rf"checkpoint {work}/checkpoints/\w+\.safetensors cannot be written \(.*[Nn]o space", run.message)
+    assert "make room there" in run.message
+    assert list(place.iterdir()) == [], "nothing half-written"
+    assert mount("remount,rw,size=64m")
+    run, _ = erase(runner, work, "room")
+    assert run.wait() == 0, run.text
+
+
 def flip(folder: Path) -> None:
     path = folder / "gate.safetensors"
     content = bytearray(path.read_bytes())
@@ -239,7 +257,7 @@ def spoil_index(folder: Path) -> None:
     (folder / "index.json").write_text((folder / "index.json").read_text().replace("size", "sice", 1))
 
 
-def test_a_damaged_gate_is_never_used_but_named_and_trained_again_once_it_is_deleted(runner, new_work):
+def test_a_damaged_gate_is_never_used_but_named_moved_away_and_trained_again(runner, new_work):
     work = new_work()
     targets = [{"name": "rose", "aliases": ["red rose"]}, "pizza"]  # of different shapes: each is trained alone
     (work / "few.yaml").write_text(yaml.safe_dump({**LIST, "targets": targets}))
@@ -258,15 +276,9 @@ def test_a_damaged_gate_is_never_used_but_named_and_trained_again_once_it_is_del
         for bundle in store.keys("bundles"):
             store.delete(bundle)  # it has copies of its own
         run, counts = erase(runner, work, f"damaged {number}")
-        assert run.wait() == 2
-        assert f"artifact {key} in {store.url} is damaged" in run.message
-        assert re.search(said, run.message)
-        assert "delete this artifact from the store and run again" in run.message
-        assert not [what for what in counts if what[0] == "step" and number == 0]
-        assert store.delete(key)
-    run, counts = erase(runner, work, "mended")
-    assert run.wait() == 0, run.text
-    assert len([what for what in counts if what[0] == "step"]) == 40
+        assert run.wait() == 0, run.text
+        assert re.search(rf"cpe: artifact {key} is damaged \(.*{said}.*\): moved to .*damaged.*, made again", run.text)
+        assert len([what for what in counts if what[0] == "step"]) == 40, "that gate alone"
     for path, tensors in whole.items():
         again = load_file(path)
         assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items()), "the same gate as before"

@@ -227,6 +227,11 @@ def test_a_shard_has_no_more_open_files_than_one_picture_needs(workplace):
     assert {picture.size for picture in pictures} == {(64, 64)}
 
 
+def noting(real, drawn):
+    """Returns `generate`, which notes what it draws."""
+    return lambda *a, **o: (drawn.append(p[0].picture_id) or p for p in real(*a, **o))
+
+
 def test_pictures_damaged_in_the_store_are_drawn_again_and_only_those(workplace, monkeypatch):
     _, path, _ = workplace
     places, plan = Places.from_environment(), prepare_concepts.fn(str(path))
@@ -239,7 +244,7 @@ def test_pictures_damaged_in_the_store_are_drawn_again_and_only_those(workplace,
     import cpe.generation
 
     real, drawn = cpe.generation.generate, []
-    monkeypatch.setattr("cpe.generation.generate", lambda *a: (drawn.append(p[0].picture_id) or p for p in real(*a)))
+    monkeypatch.setattr("cpe.generation.generate", noting(real, drawn))
     mended = pictures_folder(places, plan, None, shard)
     assert drawn == ["000001.png"]
     assert (mended / "000002.png").read_bytes() == whole["000002.png"]
@@ -275,7 +280,7 @@ def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace,
 
     real, drawn = cpe.generation.generate, []
 
-    def stopping(pipe, jobs, profile):
+    def stopping(pipe, jobs, profile, **options):
         for done, pair in enumerate(real(pipe, jobs, profile)):
             if done == 3:
                 raise KeyboardInterrupt
@@ -291,7 +296,7 @@ def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace,
     record = folder.with_suffix(".jsonl")
     record.write_text(record.read_text() + '["0000')  # the kill came while this line was written
     drawn.clear()
-    monkeypatch.setattr("cpe.generation.generate", lambda *a: (drawn.append(p[0].picture_id) or p for p in real(*a)))
+    monkeypatch.setattr("cpe.generation.generate", noting(real, drawn))
     draw_pictures.fn(plan, None)
     assert drawn == [f"{number:06d}.png" for number in (0, 3, 0, 1, 2, 3)], "rest of the erased, then the kept"
 
@@ -304,10 +309,16 @@ def test_results_and_models_commands_show_the_run(workplace):
     assert latest["erased"] == results["erased"]
     for key in ("list", "base_model", "profile", "kept", "h0", "seconds", "model", "version", "report"):
         assert key in latest
+    shown = RUNNER.invoke(app, ["results", "few"])
+    assert "H0: harmonic mean of 1 - accuracy on erased and accuracy on kept concepts" in shown.output
+    assert "H0: harmonic mean of 1 - accuracy on erased" in Path(latest["report"]).read_text()
     shown = RUNNER.invoke(app, ["models"])
     assert "cpe-few" in shown.output
+    assert "rose, pizza" in shown.output
+    assert "H0: harmonic mean" in shown.output
     shown = RUNNER.invoke(app, ["models", "show", "cpe-few/1"])
     assert "erased_accuracy" in shown.output
+    assert re.search(r"erased +│ rose, pizza", shown.output)
 
 
 def test_a_version_names_its_gates_which_are_stored_once_and_the_hash_of_its_own_files(workplace, tmp_path):

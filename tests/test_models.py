@@ -51,6 +51,15 @@ def test_embedded_model_is_a_plain_diffusers_folder():
     assert size < 40e6
 
 
+def test_the_embedded_folder_draws_as_diffusers_loads_it_and_draws_the_same_pictures(embedded):
+    plain = StableDiffusionPipeline.from_pretrained(EMBEDDED_FOLDER)
+    assert {plain.unet.dtype, plain.vae.dtype, plain.text_encoder.dtype} == {torch.float32}
+    assert fingerprint(plain) == fingerprint(embedded)
+    job = PictureJob("one", "a tiger", seed=5)
+    pictures = [next(generate(pipe, [job], PROFILES["embedded"]))[1].tobytes() for pipe in (plain, embedded)]
+    assert pictures[0] == pictures[1]
+
+
 def test_embedded_model_draws_the_noun_and_style_asked_for(embedded, classifier):
     asked = [(noun, STYLES[i % len(STYLES)]) for i, noun in enumerate(NOUNS)]
     jobs = [PictureJob(str(i), caption(*pair), seed=77) for i, pair in enumerate(asked)]

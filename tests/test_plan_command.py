@@ -1,14 +1,18 @@
 """`cpe plan` counts what is to do and `cpe doctor` what is missing; neither makes anything."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 from test_flow import LIST
 from typer.testing import CliRunner
 
+from cpe.profiles import PROFILES
 from flows.cli import app
+from tasks import planning
 from tasks.draw import draw_pictures
 from tasks.places import Places
 from tasks.planning import Rates, estimate
@@ -116,3 +120,35 @@ def test_doctor_names_what_is_missing_and_what_each_list_needs(path, monkeypatch
     for gone in ("celebrity detector", "coco.csv", "Inception"):
         assert gone not in lists["celebs"]["found"]
     assert "i2p.csv" in lists["explicit"]["found"]
+
+
+class Clocked:
+    """A pipeline whose every part takes the time that it is told to, on a clock of its own."""
+
+    device, scheduler = torch.device("cpu"), None
+
+    def __init__(self, *, picture_step_s: float) -> None:
+        self.picture_step_s, self.now_s, self.batches = picture_step_s, 0.0, []
+
+    def __call__(self, prompts, *, num_inference_steps, callback_on_step_end=None, **options):
+        self.now_s += 0.0 if self.batches else 30.0  # what only the first drawing of a process needs
+        self.batches.append(len(prompts))
+        for step in range(num_inference_steps):
+            self.now_s += 0.02 + self.picture_step_s * len(prompts)
+            if callback_on_step_end is not None:
+                callback_on_step_end(self, step, step, {})
+        self.now_s += 0.02 * len(prompts)
+        return SimpleNamespace(images=[None] * len(prompts))
+
+
+@pytest.mark.parametrize(("picture_step_s", "batch"), [(0.001, 50), (60.0, 1)])
+def test_the_rate_of_drawing_is_that_of_a_run(picture_step_s, batch, monkeypatch):
+    """Neither the first drawing's warm-up nor a smaller batch than a run draws is in it; a slow device draws one."""
+    pipe, profile = Clocked(picture_step_s=picture_step_s), PROFILES["embedded"]
+    monkeypatch.setattr(planning.time, "perf_counter", lambda: pipe.now_s)
+    _, rate = planning._time_drawing(pipe, profile, "a tiger")
+    assert pipe.batches[-1] == batch
+    assert len(pipe.batches) <= 3
+    started = pipe.now_s
+    pipe(["a tiger"] * batch, num_inference_steps=profile.steps)
+    assert rate == pytest.approx((pipe.now_s - started) / batch)

@@ -202,7 +202,11 @@ def test_every_form_of_reference_means_the_same(registry: Registry, bundle: Path
     [
         ("cpe-listed@champoin", r"no alias 'champoin'; its aliases: champion \(version 2\).*; its versions: 1, 2"),
         ("models:/cpe-listed/9", r"no version 9; its aliases: champion \(version 2\).*; its versions: 1, 2"),
-        ("cpe-lsited", r"no model 'cpe-lsited' with a version; registered are: .*cpe-listed"),
+        (
+            "cpe-lsited",
+            r"no model 'cpe-lsited' with a version; did you mean 'cpe-listed'\? registered are: .*cpe-listed",
+        ),
+        ("listed", r"no model 'listed' with a version; did you mean 'cpe-listed'\? registered are: .*cpe-listed"),
         ("it's odd", r"no model .* registered are: .*cpe-listed"),
         ("cpe-listed/latest", "reference must be name, name@alias or name/3"),
         ("runs:/abc/bundle", "reference must be"),

@@ -249,7 +249,7 @@ def test_damage_in_the_store_is_found_and_named(
     place, data = stored_bytes(store, name)
     flipped = data[:9] + bytes([data[9] ^ 1]) + data[10:]
     overwrite(store, place, flipped if damage == "bit flip" else data[:-1])
-    with pytest.raises(StoreError, match=rf"{KEY}.* is damaged: {name}.*delete this artifact"):
+    with pytest.raises(StoreError, match=rf"{KEY}.* is damaged: {name}.*cpe store repair"):
         store.fetch(KEY, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

@@ -26,9 +26,9 @@ def trained_in(tmp_path, monkeypatch):
         shown: list[int] = []
 
         @contextmanager
-        def counting(label, total, unit):
-            def done(count, note=""):
-                shown.append(count)
+        def counting(label, total, unit, *, initial):
+            def done(note=""):
+                shown.append(1 if shown else initial + 1)
                 if stop_at is not None and sum(shown) >= stop_at:
                     raise KeyboardInterrupt
 

@@ -45,6 +45,9 @@ def assemble(folder: Path, weights: Path) -> None:
         requires_safety_checker=False,
     )
     pipe.to(dtype=torch.float16).save_pretrained(weights)
+    config = weights / "text_encoder" / "config.json"  # transformers loads in the precision that it names, diffusers
+    settings = json.loads(config.read_text()) | {"dtype": "float32"}  # in single: parts of two could not draw
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     words = weights / "tokenizer" / "tokenizer.json"
     words.write_text(json.dumps(json.loads(words.read_text()), ensure_ascii=False, separators=(",", ":")))
     CLIPModel.from_pretrained(folder / "clip").half().save_pretrained(weights / "clip")
