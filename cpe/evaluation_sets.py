@@ -6,7 +6,7 @@ A set is another list's kept concepts, names of their own, or a file of prompts 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
@@ -14,14 +14,15 @@ from cpe.concept_files import ConceptListError, load_list, read_mapping
 from cpe.concept_problems import explain, path_of
 from cpe.concepts import ConceptList, Count, Name, Template
 from cpe.config import Settings
-from cpe.evaluation import EvaluationSet, Role, read_prompts
+from cpe.evaluation import EvaluationSet, Role
+from cpe.prompt_files import KNOWN, open_prompts
 
 SETS_FOLDER = "sets"
 RESERVED = ("erased", "kept")
 
 
 def _file_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv", value):
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.(csv|tsv)", value):
         raise ValueError("must be the name of a CSV file in the data folder, without any folder, such as coco.csv")
     return value
 
@@ -35,9 +36,10 @@ class KeptSet(Settings):
         names: concepts, drawn in every template.
         templates: prompts, one "{}" each.
         seeds: how many.
-        first_seed: the first of them.
+        first_seed: the first of them; in a file without a column of seeds, every row's.
         csv: a file in the data folder with a prompt and a seed a row, in place of names and templates.
-        columns: what that file calls "prompt", "seed" and "guidance_scale".
+        columns: what that file calls "prompt", "seed" and "guidance_scale", where that is none of the names that are
+            known (docs/lists.md).
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=40)]
@@ -114,12 +116,11 @@ def evaluation_sets(
     for name in evaluation.also:
         kept = _named_set(name, folders)
         if kept.csv is not None and not (data / kept.csv).is_file():
-            columns = ", ".join(kept.columns.get(key, key) for key in ("prompt", "seed"))
+            columns = " and ".join(kept.columns.get(key) or " or ".join(KNOWN[key]) for key in _needed(kept))
             notes.append(f"Set {name} is left out: put {kept.csv} (columns {columns}) into {data}, set by CPE_DATA.")
             continue
         # Prompts of the erased domain that name no kept concept should lose it: I2P, when nudity is erased.
         role = "erased" if kept.csv is not None and kept.domain == concept_list.domain else "kept"
-        path = None if kept.csv is None else data / kept.csv
         sets.append(
             EvaluationSet(
                 name=name,
@@ -129,12 +130,40 @@ def evaluation_sets(
                 templates=kept.templates,
                 seeds=kept.seeds,
                 first_seed=kept.first_seed,
-                csv=None if path is None else str(path),
-                columns=kept.columns,
-                rows=0 if path is None else sum(1 for _ in read_prompts(path, kept.columns)),
+                **(_read(kept, data / kept.csv) if kept.csv is not None else {}),
             )
         )
     return tuple(sets), tuple(notes)
+
+
+def _needed(kept: KeptSet) -> Sequence[str]:
+    """Returns the columns that a set's file must have: seeds only where the set itself names none."""
+    return ("prompt",) if "first_seed" in kept.model_fields_set else ("prompt", "seed")
+
+
+def _read(kept: KeptSet, path: Path) -> dict[str, Any]:
+    """Reads a set's file once, and returns what an evaluation must know of it.
+
+    Raises:
+        ValueError: it has no rows, nothing but empty prompts, or one that cannot be drawn.
+    """
+    file = open_prompts(path, kept.columns, seed=None if "seed" in _needed(kept) else kept.first_seed)
+    rows = empty = 0
+    for row in file.rows():
+        rows += 1
+        empty += not row.prompt
+    if not rows:
+        raise ValueError(f"{path} has a header and no rows; put the prompts below it, or take the file away")
+    if empty == rows:
+        raise ValueError(f"{path}: every prompt is empty ({file.taken}); name the right column under `columns`")
+    blank = f", {empty} of them without a prompt" if empty else ""
+    return {
+        "csv": str(path),
+        "columns": kept.columns,
+        "file_seed": file.seed,
+        "rows": rows,
+        "taken": f"Set {kept.name} reads {path.name}, {rows:,} rows{blank}: {file.taken}.",
+    }
 
 
 def _named_set(name: str, folders: Sequence[Path]) -> KeptSet:

@@ -51,11 +51,9 @@ def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
 
     Everything is addressed by content: a second run trains and draws only what is new.
     """
-    from cpe.concept_files import load_list
-    from cpe.models import model_folder
-    from tasks.prepare import find_list
+    from tasks.prepare import check_list
 
-    model_folder(load_list(find_list(concepts)).base_model)
+    check_list(concepts)
     print(f"Erasing {concepts}: starting Prefect ...", file=sys.stderr)
     from flows.erase_and_evaluate import erase_and_evaluate
 

@@ -101,6 +101,22 @@ def find_list(name: str) -> Path:
     return path if path.suffix in (".yaml", ".yml") else Places.from_environment().lists() / f"{name}.yaml"
 
 
+def check_list(name: str) -> ConceptList:
+    """Reads a list and everything it names in seconds, before a server is started or weights are loaded.
+
+    Raises:
+        ConceptListError: something in it is wrong, or it names a set that there is no file for.
+        ValueError: it cannot be run: no such base model, or a file of prompts with a bad row or none.
+    """
+    from cpe.models import model_folder
+
+    places, path = Places.from_environment(), find_list(name)
+    concept_list = load_list(path)
+    model_folder(concept_list.base_model)
+    evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
+    return concept_list
+
+
 @task
 def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
     """Reads a list, chooses every target's anchors and works out which gates and pictures it needs.
@@ -121,7 +137,7 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
     sets, set_notes = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
     pipe = places.loaded(concept_list.base_model)
     mark, text_mark = fingerprint(pipe), text_fingerprint(pipe)
-    notes = list(set_notes)
+    notes = [*set_notes, *(each.taken for each in sets if each.taken)]
     for name, read_as in unread_names(pipe, concept_list.erased_names).items():
         notes.append(f"The tokenizer reads the target {name!r} as {read_as!r}: check its spelling, or add an alias.")
     kept = [name for each in sets if each.role == "kept" for name in each.concepts]
