@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cpe.concept_problems import Loc, Problem, explain, path_of, show
+from cpe.concept_problems import Loc, Problem, details_of, explain, path_of, show
 from cpe.concept_rules import disagreements
 from cpe.concepts import Anchors, Bars, ConceptList, Evaluation, Published, Target, Training
 
@@ -112,7 +112,7 @@ def parse_list(text: str, *, source: str = "list") -> ConceptList:
         concept_list = ConceptList.model_validate(data)
     except ValidationError as error:
         # The model's own check of its parts (at the root) names no lines: it is repeated below, on what was read.
-        details = [dict(detail) for detail in error.errors() if detail["loc"] or detail["type"] != "value_error"]
+        details = [detail for detail in details_of(error) if detail["loc"] or detail["type"] != "value_error"]
         problems += [nearest(explain(detail, _MODELS)) for detail in details]
     problems += disagreements(data, lambda loc: f"of line {line_of(loc)}")
     if problems or concept_list is None:
@@ -198,7 +198,10 @@ def _read_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Loc, int], 
         mark = error.problem_mark or error.context_mark
         what = ", ".join(part[:200] for part in (error.context, error.problem) if part)
         line = mark.line + 1 if mark else 1
-        raise ConceptListError([f"{source}, line {line}: {what}; the file must be plain YAML"]) from None
+        way_out = "the file must be plain YAML"
+        if "mapping values are not allowed" in what:
+            way_out = "put a text that holds a colon and a space in quotes"
+        raise ConceptListError([f"{source}, line {line}: {what}; {way_out}"]) from None
     except (ValueError, OverflowError) as error:  # an escape that is no character, "\UFFFFFFFF"
         line = loader.line + 1
         raise ConceptListError([f"{source}, line {line}: is not YAML ({error}); correct the escape"]) from None

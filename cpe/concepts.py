@@ -3,6 +3,7 @@
 A list's content hash depends neither on comments nor on the order of keys of the file it was read from.
 """
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from cpe.concept_problems import kind_of, path_of, suggest
+from cpe.concept_problems import colon_text, kind_of, path_of, quoted, suggest
 from cpe.concept_rules import check_name, check_template, disagreements, normalise, one_of
 from cpe.config import PRESETS, Settings, TrainingConfig, training_config
 from cpe.profiles import PROFILES
@@ -41,6 +42,9 @@ class Target(Settings):
     def _from_string(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value}
+        text = colon_text(value)
+        if text is not None and not difflib.get_close_matches(str(next(iter(value))), cls.model_fields, 1):
+            raise ValueError(f"must be a name, and YAML takes a colon for a key; put it in quotes: {quoted(text)}")
         if isinstance(value, (Mapping, Target)):
             return value
         raise ValueError(f"must be a name or a mapping with one, YAML reads it as {kind_of(value)}; put it in quotes")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from cpe.concept_files import ConceptListError, load_list, read_mapping
-from cpe.concept_problems import explain, path_of
+from cpe.concept_problems import details_of, explain, path_of
 from cpe.concepts import ConceptList, Count, Name, Template
 from cpe.config import Settings
 from cpe.evaluation import EvaluationSet, Role
@@ -73,7 +73,7 @@ def load_set(path: Path) -> KeptSet:
     try:
         return KeptSet.model_validate(data)
     except ValidationError as error:
-        problems = [explain(dict(detail), {(): KeptSet}) for detail in error.errors()]
+        problems = [explain(detail, {(): KeptSet}) for detail in details_of(error)]
         raise ConceptListError(
             [
                 f"{path}, line {lines.get(problem.loc[:1], 1)}: {path_of(problem.loc)} {problem.text}"
