@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from cpe.concept_problems import Loc, Problem, details_of, explain, path_of, show
 from cpe.concept_rules import disagreements
-from cpe.concepts import Anchors, Bars, ConceptList, Evaluation, Published, Target, Training
+from cpe.concept_sections import Anchors, Evaluation, Limits, Published, Target, Training
+from cpe.concepts import Bars, ConceptList
 
 LARGEST_FILE_BYTES = 1_000_000
 DEEPEST_NESTING = 20
@@ -27,6 +28,7 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("training",): Training,
     ("evaluation",): Evaluation,
     ("bars",): Bars,
+    ("limits",): Limits,
     ("published",): Published,
 }
 
@@ -48,6 +50,34 @@ def load_list(path: str | Path) -> ConceptList:
         ConceptListError: there is no such file, or something in it is wrong; names every line.
     """
     return parse_list(_text_of(Path(path)), source=str(path))
+
+
+def load_only_list(path: str | Path) -> ConceptList:
+    """Reads a list to work on: no other list of its folder may have its name, or the two take turns at one model.
+
+    Raises:
+        ConceptListError: as `load_list`, or another list is called the same; names both files.
+    """
+    path = Path(path)
+    concept_list = load_list(path)
+    for other in sorted([*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")]):
+        if other.name != path.name and _name_in(other) == concept_list.name.casefold() and not other.samefile(path):
+            raise ConceptListError(
+                [
+                    f"{path} and {other} are two lists of the name {concept_list.name!r}, and both would be the model "
+                    f"{concept_list.model_name}; give one of them another name, or move it to another folder"
+                ]
+            )
+    return concept_list
+
+
+def _name_in(path: Path) -> str | None:
+    """Returns what a list calls itself, in small letters; None where it cannot be told."""
+    try:
+        data, _, _ = _read_yaml(_text_of(path), str(path))
+    except ConceptListError:
+        return None
+    return str(data.get("name", "")).casefold()
 
 
 def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[Loc, int]]:

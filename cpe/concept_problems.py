@@ -64,8 +64,8 @@ def explain(detail: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Bas
     if kind == "value_error":
         text = str(detail["ctx"]["error"])
         return Problem(loc, f"{shown} {text}" if isinstance(value, str) else text)
-    if kind == "string_type" and (text := colon_text(value)) is not None:
-        return Problem(loc, f"must be text, and YAML takes a colon for a key; put it in quotes: {quoted(text)}")
+    if kind == "string_type" and (meant := colon_text(value)) is not None:
+        return Problem(loc, f"must be text, and YAML takes a colon for a key; put it in quotes: {quoted(meant)}")
     if kind == "string_type":
         return Problem(loc, f"must be text, YAML reads {shown} as {kind_of(value)}; put it in quotes")
     if kind in ("tuple_type", "list_type"):

@@ -12,9 +12,11 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 
 from cpe.concept_files import ConceptListError, load_list, read_mapping
 from cpe.concept_problems import details_of, explain, path_of
-from cpe.concepts import ConceptList, Count, Name, Template
+from cpe.concept_sections import MOST_SEEDS, Count, Name, Template
+from cpe.concepts import ConceptList
 from cpe.config import Settings
 from cpe.evaluation import EvaluationSet, Role
+from cpe.profiles import PROFILES
 from cpe.prompt_files import KNOWN, open_prompts
 
 SETS_FOLDER = "sets"
@@ -35,7 +37,7 @@ class KeptSet(Settings):
         domain: of its concepts, or of the scenes that a file of prompts shows.
         names: concepts, drawn in every template.
         templates: prompts, one "{}" each.
-        seeds: how many.
+        seeds: how many, at most MOST_SEEDS.
         first_seed: the first of them; in a file without a column of seeds, every row's.
         csv: a file in the data folder with a prompt and a seed a row, in place of names and templates.
         columns: what that file calls "prompt", "seed" and "guidance_scale", where that is none of the names that are
@@ -46,7 +48,7 @@ class KeptSet(Settings):
     domain: Name
     names: tuple[Name, ...] = ()
     templates: tuple[Template, ...] = ()
-    seeds: Count = Field(5, ge=1, le=100_000)
+    seeds: Count = Field(5, ge=1, le=MOST_SEEDS)
     first_seed: Count = Field(0, ge=0, lt=2**62)
     csv: Annotated[str, AfterValidator(_file_name)] | None = None
     columns: dict[str, Name] = Field(default_factory=dict)
@@ -134,6 +136,23 @@ def evaluation_sets(
             )
         )
     return tuple(sets), tuple(notes)
+
+
+def check_pictures(concept_list: ConceptList, sets: Sequence[EvaluationSet]) -> None:
+    """Refuses a list that evaluates on more pictures than its own limit.
+
+    Raises:
+        ValueError: `limits.pictures` is exceeded.
+    """
+    most = concept_list.limits and concept_list.limits.pictures
+    profile = PROFILES[concept_list.profile]
+    counts = {each.name: 2 * each.count(profile) for each in sets}
+    if most and sum(counts.values()) > most:
+        parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        raise ValueError(
+            f"list {concept_list.name!r}: its evaluation takes {sum(counts.values()):,} pictures, before and after "
+            f"erasing ({parts}), and limits.pictures allows {most:,}; ask for fewer, or raise the limit"
+        )
 
 
 def _needed(kept: KeptSet) -> Sequence[str]:

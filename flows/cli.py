@@ -53,7 +53,7 @@ def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
     """
     from tasks.prepare import check_list
 
-    check_list(concepts)
+    check_list(concepts, profile)
     print(f"Erasing {concepts}: starting Prefect ...", file=sys.stderr)
     from flows.erase_and_evaluate import erase_and_evaluate
 
@@ -69,12 +69,14 @@ def evaluate(
     """Draw and measure a list whose gates are trained already, without training or registering anything."""
     from tasks.draw import draw_pictures
     from tasks.figures import Scores
+    from tasks.limits import check_limits
     from tasks.measure import measure
     from tasks.places import Places
     from tasks.prepare import prepare_concepts
     from tasks.train import assemble_bundle, missing_gates
 
     prepared = prepare_concepts.fn(concepts, profile)
+    check_limits.fn(prepared)
     missing = missing_gates(prepared)
     if missing:
         names = ", ".join(gate.concept for gate in missing)

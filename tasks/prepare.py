@@ -9,10 +9,10 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from artifacts.hashing import content_hash
-from cpe.concept_files import load_list
+from cpe.concept_files import load_only_list
 from cpe.concepts import ConceptList, anchor_names
 from cpe.evaluation import EvaluationSet
-from cpe.evaluation_sets import evaluation_sets
+from cpe.evaluation_sets import check_pictures, evaluation_sets
 from cpe.profiles import PROFILES, Profile
 from cpe.prompts import fill
 from tasks.places import Places
@@ -101,20 +101,24 @@ def find_list(name: str) -> Path:
     return path if path.suffix in (".yaml", ".yml") else Places.from_environment().lists() / f"{name}.yaml"
 
 
-def check_list(name: str) -> ConceptList:
+def check_list(name: str, profile: str | None = None) -> None:
     """Reads a list and everything it names in seconds, before a server is started or weights are loaded.
+
+    Args:
+        name: a path, or a name in `lists/`.
+        profile: how pictures are made, in place of the list's own profile.
 
     Raises:
         ConceptListError: something in it is wrong, or it names a set that there is no file for.
-        ValueError: it cannot be run: no such base model, or a file of prompts with a bad row or none.
+        ValueError: it cannot be run: no such base model, a file of prompts with a bad row or none, too many pictures.
     """
     from cpe.models import model_folder
 
     places, path = Places.from_environment(), find_list(name)
-    concept_list = load_list(path)
+    concept_list = _in_profile(load_only_list(path), profile)
     model_folder(concept_list.base_model)
-    evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
-    return concept_list
+    sets, _ = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
+    check_pictures(concept_list, sets)
 
 
 @task
@@ -129,10 +133,8 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
 
     places = Places.from_environment()
     path = find_list(concepts)
-    concept_list = load_list(path)
-    listed_hash = concept_list.content_hash
-    if profile is not None:
-        concept_list = ConceptList.model_validate({**concept_list.model_dump(), "profile": profile})
+    listed = load_only_list(path)
+    listed_hash, concept_list = listed.content_hash, _in_profile(listed, profile)
     _require_recogniser(concept_list)
     sets, set_notes = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
     pipe = places.loaded(concept_list.base_model)
@@ -175,6 +177,14 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
         sets=sets,
         notes=tuple(notes),
         listed_hash=listed_hash,
+    )
+
+
+def _in_profile(concept_list: ConceptList, profile: str | None) -> ConceptList:
+    return (
+        concept_list
+        if profile is None
+        else ConceptList.model_validate({**concept_list.model_dump(), "profile": profile})
     )
 
 
