@@ -5,8 +5,7 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +14,7 @@ from flows.cli_models import models
 from flows.cli_plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli_status import status
 from flows.command import command_of, number, table
-
-if TYPE_CHECKING:
-    from cpe.eraser import Eraser
+from flows.gates import GatesOption, load_gates
 
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # nothing is told to anybody unless asked for
@@ -31,12 +28,6 @@ app = typer.Typer(
     "CPE_DEVICE, CPE_THREADS. Set CPE_DEBUG=1 for tracebacks.",
 )
 
-GatesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--gates", help="Gates to erase with: a file, a folder, or a registered model such as cpe-emoji@champion."
-    ),
-]
 command = command_of(app)
 command(doctor)
 command(plan)
@@ -132,7 +123,7 @@ def generate(
     profile = profile or ("embedded" if model == "embedded" else "cpe")
     if profile not in PROFILES:
         raise ValueError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
-    eraser = _eraser(gates) if gates else None
+    eraser = load_gates(gates) if gates else None
     pipe = Places.from_environment().loaded(model)
     jobs = [
         PictureJob(f"{row * seeds + seed:05d}", prompt, seed)
@@ -269,21 +260,6 @@ def show_results(results: dict[str, Any]) -> None:
 def _profile(profile: str, own: str) -> str:
     """Returns a profile's name, marked if it is not the one of the figures beside it."""
     return profile if profile == own else f"{profile} (not as measured here)"
-
-
-def _eraser(gates: str) -> "Eraser":
-    """Loads the named gates: from a path, or of a registered model, downloaded for the while."""
-    from cpe.eraser import Eraser
-    from tasks.places import Places
-
-    if Path(gates).exists():
-        return Eraser.load(Path(gates))
-    if not gates.startswith(("models:/", "cpe-")):
-        raise FileNotFoundError(
-            f"no gates at {gates}; give a gate file, a folder, or a model such as cpe-emoji@champion"
-        )
-    with TemporaryDirectory(prefix="cpe-") as scratch:
-        return Eraser.load(Places.from_environment().registry().fetch(gates, Path(scratch)))
 
 
 if __name__ == "__main__":
