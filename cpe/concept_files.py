@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cpe.concept_problems import Loc, Problem, explain, path_of, show
+from cpe.concept_problems import Loc, Problem, details_of, explain, path_of, show
 from cpe.concept_rules import disagreements
-from cpe.concepts import Anchors, Bars, ConceptList, Evaluation, Published, Target, Training
+from cpe.concept_sections import Anchors, Evaluation, Limits, Published, Target, Training
+from cpe.concepts import Bars, ConceptList
 from wording.foreign import told
 
 LARGEST_FILE_BYTES = 1_000_000
@@ -28,6 +29,7 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("training",): Training,
     ("evaluation",): Evaluation,
     ("bars",): Bars,
+    ("limits",): Limits,
     ("published",): Published,
 }
 
@@ -49,6 +51,34 @@ def load_list(path: str | Path) -> ConceptList:
         ConceptListError: there is no such file, or something in it is wrong; names every line.
     """
     return parse_list(_text_of(Path(path)), source=str(path))
+
+
+def load_only_list(path: str | Path) -> ConceptList:
+    """Reads a list to work on: no other list of its folder may have its name, or the two take turns at one model.
+
+    Raises:
+        ConceptListError: as `load_list`, or another list is called the same; names both files.
+    """
+    path = Path(path)
+    concept_list = load_list(path)
+    for other in sorted([*path.parent.glob("*.yaml"), *path.parent.glob("*.yml")]):
+        if other.name != path.name and _name_in(other) == concept_list.name.casefold() and not other.samefile(path):
+            raise ConceptListError(
+                [
+                    f"{path} and {other} are two lists of the name {concept_list.name!r}, and both would be the model "
+                    f"{concept_list.model_name}; give one of them another name, or move it to another folder"
+                ]
+            )
+    return concept_list
+
+
+def _name_in(path: Path) -> str | None:
+    """Returns what a list calls itself, in small letters; None where it cannot be told."""
+    try:
+        data, _, _ = _read_yaml(_text_of(path), str(path))
+    except ConceptListError:
+        return None
+    return str(data.get("name", "")).casefold()
 
 
 def read_mapping(path: str | Path) -> tuple[dict[str, Any], dict[Loc, int]]:
@@ -113,7 +143,7 @@ def parse_list(text: str, *, source: str = "list") -> ConceptList:
         concept_list = ConceptList.model_validate(data)
     except ValidationError as error:
         # The model's own check of its parts (at the root) names no lines: it is repeated below, on what was read.
-        details = [dict(detail) for detail in error.errors() if detail["loc"] or detail["type"] != "value_error"]
+        details = [detail for detail in details_of(error) if detail["loc"] or detail["type"] != "value_error"]
         problems += [nearest(explain(detail, _MODELS)) for detail in details]
     problems += disagreements(data, lambda loc: f"of line {line_of(loc)}")
     if problems or concept_list is None:
@@ -199,7 +229,10 @@ def _read_yaml(text: str, source: str) -> tuple[dict[str, Any], dict[Loc, int], 
         mark = error.problem_mark or error.context_mark
         what = ", ".join(told(part) for part in (error.context, error.problem) if part)
         line = mark.line + 1 if mark else 1
-        raise ConceptListError([f"{source}, line {line}: {what}; the file must be plain YAML"]) from None
+        way_out = "the file must be plain YAML"
+        if "mapping values are not allowed" in what:
+            way_out = "put a text that holds a colon and a space in quotes"
+        raise ConceptListError([f"{source}, line {line}: {what}; {way_out}"]) from None
     except (ValueError, OverflowError) as error:  # an escape that is no character, "\UFFFFFFFF"
         line = loader.line + 1
         raise ConceptListError([f"{source}, line {line}: is not YAML ({told(error)}); correct the escape"]) from None

@@ -1,11 +1,12 @@
 """How the problems of a concept list are worded: where, which rule, the value found, and the way out."""
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from wording.foreign import show
 
@@ -19,6 +20,32 @@ class Problem(NamedTuple):
 
     loc: Loc
     text: str
+
+
+def details_of(error: ValidationError) -> list[dict[str, Any]]:
+    """Returns pydantic's findings but those that follow from others: a list of one wrong entry is not empty."""
+
+    def follows(detail: Mapping[str, Any]) -> bool:
+        given = detail["input"]
+        return (
+            detail["type"] == "too_short"
+            and isinstance(given, (list, tuple))
+            and len(given) >= detail["ctx"]["min_length"]
+        )
+
+    return [dict(detail) for detail in error.errors() if not follows(detail)]
+
+
+def colon_text(value: Any) -> str | None:
+    """Returns the text that a mapping of one key probably is: a colon and a space in it, and no quotes."""
+    if not isinstance(value, Mapping) or len(value) != 1:
+        return None
+    ((key, inside),) = value.items()
+    if isinstance(inside, Mapping) and inside:
+        return colon_text(inside) and f"{key}: {colon_text(inside)}"
+    if isinstance(inside, (list, tuple)):
+        return None
+    return f"{key}: {'{}' if inside == {} else '' if inside is None else inside}".strip()
 
 
 def explain(detail: Mapping[str, Any], models: Mapping[tuple[str, ...], type[BaseModel]]) -> Problem:
@@ -38,6 +65,8 @@ def explain(detail: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Bas
     if kind == "value_error":
         text = str(detail["ctx"]["error"])
         return Problem(loc, f"{shown} {text}" if isinstance(value, str) else text)
+    if kind == "string_type" and (meant := colon_text(value)) is not None:
+        return Problem(loc, f"must be text, and YAML takes a colon for a key; put it in quotes: {quoted(meant)}")
     if kind == "string_type":
         return Problem(loc, f"must be text, YAML reads {shown} as {kind_of(value)}; put it in quotes")
     if kind in ("tuple_type", "list_type"):
@@ -61,6 +90,12 @@ def suggest(value: str, known: Iterator[str] | Mapping[str, Any] | Sequence[str]
     names = list(known)
     near = difflib.get_close_matches(value[:LONGEST_NAME], names, 1)
     return (f"; did you mean {near[0]!r}?" if near else "; there is no such one,") + f" known: {', '.join(names)}"
+
+
+def quoted(text: str) -> str:
+    """Returns a text as a YAML file may hold it, in double quotes."""
+    cut = text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}…"
+    return json.dumps(cut, ensure_ascii=not cut.isprintable())
 
 
 def kind_of(value: Any) -> str:

@@ -1,93 +1,34 @@
 """Concept lists: what to erase, what to keep, how to train and when the result is good enough.
 
-A list's content hash depends neither on comments nor on the order of keys of the file it was read from.
+A list's content hash depends neither on comments nor on the order of keys of the file it was read from, nor on settings
+that came later and that the list does not use: versions are registered with it.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from cpe.concept_problems import kind_of, path_of, suggest
-from cpe.concept_rules import check_name, check_template, disagreements, normalise, one_of
-from cpe.config import PRESETS, Settings, TrainingConfig, training_config
+from cpe.concept_problems import path_of, suggest
+from cpe.concept_rules import disagreements, normalise, one_of
+from cpe.concept_sections import (
+    Anchors,
+    Count,
+    Evaluation,
+    Limits,
+    Name,
+    Published,
+    Share,
+    Target,
+    Template,
+    Training,
+)
+from cpe.config import Settings, TrainingConfig, training_config
 from cpe.profiles import PROFILES
 
-_Text = Annotated[str, StringConstraints(strip_whitespace=True)]
-Name = Annotated[_Text, AfterValidator(check_name)]
-Template = Annotated[_Text, AfterValidator(check_template)]
-Count = Annotated[int, Field(strict=True)]
-SetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=100)]  # no path
-Share = Annotated[float, Field(strict=True, ge=0, le=1)]
-
-
-class Target(Settings):
-    """One concept to erase; in a file a plain string stands for its name.
-
-    Attributes:
-        name: as it is written into prompts.
-        aliases: other names of the same concept; never anchors.
-        surrogate: what it turns into, where not the list's surrogate.
-    """
-
-    name: Name
-    aliases: tuple[Name, ...] = ()
-    surrogate: Name | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"name": value}
-        if isinstance(value, (Mapping, Target)):
-            return value
-        raise ValueError(f"must be a name or a mapping with one, YAML reads it as {kind_of(value)}; put it in quotes")
-
-
-class Anchors(Settings):
-    """What must not change.
-
-    Attributes:
-        general: general words of the domain.
-        pool: names among which the neighbours of a target are found; empty with word2vec: the whole vocabulary.
-        neighbors: how many of them serve a target.
-        by: what nearness is measured with.
-        vectors: a word2vec or GloVe file; None is the shipped table.
-        protocol: "leak-free" leaves kept names out, so that the evaluation stays unseen; "as-released" lets them in,
-            as the paper's own setup did.
-    """
-
-    general: tuple[Name, ...] = ()
-    pool: tuple[Name, ...] = ()
-    neighbors: Count = Field(50, ge=0)
-    by: Literal["text-encoder", "word2vec"] = "text-encoder"
-    vectors: Name | None = None
-    protocol: Literal["leak-free", "as-released"] = "leak-free"
-
-
-class Training(Settings):
-    """A training preset and the settings changed in it."""
-
-    preset: Annotated[str, AfterValidator(one_of("training preset", PRESETS))]
-    changes: dict[str, Any] = Field(default_factory=dict)
-
-
-class Evaluation(Settings):
-    """Prompts of the evaluation: every concept in every template with every seed.
-
-    Attributes:
-        templates: prompts, one "{}" each.
-        seeds: how many.
-        first_seed: the first of them.
-        also: other sets that must survive: of `lists/sets/`, or a list of `lists/`, whose kept concepts are meant.
-    """
-
-    templates: tuple[Template, ...] = Field(min_length=1)
-    seeds: Count = Field(5, ge=1, le=100_000)
-    first_seed: Count = Field(0, ge=0, lt=2**62)
-    also: tuple[SetName, ...] = ()
+ADDED_LATER: dict[tuple[str, ...], Any] = {("limits",): None}  # with the value that says nothing
 
 
 class Bars(Settings):
@@ -116,20 +57,6 @@ class Bars(Settings):
     tolerance: Share = 0.02
 
 
-class Published(Settings):
-    """Figures that others published for this experiment, to stand beside the measured ones.
-
-    Attributes:
-        source: where they were published.
-        profile: how those pictures were made.
-        figures: text by what it says.
-    """
-
-    source: Name
-    profile: Name
-    figures: dict[str, str] = Field(min_length=1)
-
-
 class ConceptList(Settings):
     """A list of concepts to erase, and all that its training and promotion need.
 
@@ -142,6 +69,7 @@ class ConceptList(Settings):
         targets: the concepts to erase, one gate each.
         kept: names that must survive, evaluated.
         templates: training prompts, one "{}" each.
+        limits: the most that one run may cost.
         published: what others measured.
         seed: everything random derives from it.
     """
@@ -158,6 +86,7 @@ class ConceptList(Settings):
     training: Training
     evaluation: Evaluation
     bars: Bars = Bars()
+    limits: Limits | None = None
     published: tuple[Published, ...] = ()
     seed: Count = Field(0, ge=0, lt=2**63)
 
@@ -181,8 +110,14 @@ class ConceptList(Settings):
     @property
     def content_hash(self) -> str:
         """SHA-256 of the list's canonical JSON, 64 hexadecimal digits."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(content.encode()).hexdigest()
+        content = self.model_dump(mode="json")
+        for (*sections, key), silent in ADDED_LATER.items():
+            holder = content
+            for section in sections:
+                holder = holder[section]
+            if holder[key] == silent:
+                del holder[key]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @property
     def erased_names(self) -> tuple[str, ...]:

@@ -1,8 +1,17 @@
-"""Every setting of training, as frozen models that check themselves; free of torch."""
+"""Every setting of training, as frozen models that check themselves; free of torch.
+
+Counts have upper limits because lists train unattended: several times what the largest published experiment takes, so
+that what exceeds one is a slip of the keyboard. They are no part of what a gate is known by.
+"""
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+MOST_STAGES = 100  # published: 5, 10, 20
+MOST_STEPS = 50_000  # of one stage or search; published: 450 to 2,400
+MOST_COPIES = 1000  # each is a whole prompt embedding that every step reads; published: 16 and 32
+MOST_PROMPTS = 1000  # of one step, all in memory together; published: 1 target, 16 and 32 anchors
 
 
 class Settings(BaseModel):
@@ -15,8 +24,10 @@ class GateConfig(Settings):
     """Shape of one residual attention gate (CPE, section 3.2).
 
     Attributes:
-        gate_rank: width R of the gate's queries and keys (the paper's s1).
-        adapter_rank: rank S of each projection's residual (the paper's s2).
+        gate_rank: width R of the gate's queries and keys (the paper's s1: 16 and 64); at most 1,024, a
+            text's own width.
+        adapter_rank: rank S of each projection's residual (the paper's s2: 1 and 4); at most 128, since a few
+            hundred weigh as much as the projections they correct.
         alpha: scale of the residual; it is divided by the adapter rank.
         tied_qk: whether keys use the queries' matrix, as the released weights do.
     """
@@ -51,21 +62,21 @@ class TrainingConfig(Settings):
     """
 
     gate: GateConfig = GateConfig()
-    stages: int = Field(5, ge=1)
-    first_steps: int = Field(1800, ge=1)
-    later_steps: int = Field(450, ge=1)
+    stages: int = Field(5, ge=1, le=MOST_STAGES)
+    first_steps: int = Field(1800, ge=1, le=MOST_STEPS)
+    later_steps: int = Field(450, ge=1, le=MOST_STEPS)
     first_rate: float = Field(3e-4, gt=0)
     later_rate: float = Field(3e-5, gt=0)
-    adversary_steps: int = Field(450, ge=1)
+    adversary_steps: int = Field(450, ge=1, le=MOST_STEPS)
     adversary_rate: float = Field(0.01, gt=0)
-    copies: int = Field(16, ge=0)
-    targets_per_step: int = Field(1, ge=1)
-    anchors_per_step: int = Field(32, ge=1)
+    copies: int = Field(16, ge=0, le=MOST_COPIES)
+    targets_per_step: int = Field(1, ge=1, le=MOST_PROMPTS)
+    anchors_per_step: int = Field(32, ge=1, le=MOST_PROMPTS)
     anchor_noise: float = Field(0.001, ge=0)
     strength: float = Field(0.3, ge=0)
     anchor_weight: float = Field(1e5, ge=0)
-    warmup_steps: int = Field(5, ge=0)
-    replay: int = Field(0, ge=0)
+    warmup_steps: int = Field(5, ge=0, le=MOST_STEPS)
+    replay: int = Field(0, ge=0, le=MOST_COPIES)
     gradient_clip: float | None = Field(None, gt=0)
     plateau: float = Field(0.0, ge=0, lt=1)
 

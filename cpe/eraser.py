@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from cpe.attachment import Attachment
 from cpe.config import GateConfig
-from cpe.gatefile import FILE_NAME, GateFileError, LoadedGates, read_gates
+from cpe.gatefile import GateFileError, LoadedGates, read_gates
+from cpe.gatefolder import gate_files
 from cpe.gates import Gates
 from cpe.projections import find_projections
 
@@ -64,20 +65,14 @@ class Eraser:
         """Reads gates from files, gate folders or bundle folders.
 
         Args:
-            paths: one path or several; in a folder, every `gate.safetensors` below it counts.
+            paths: one path or several; in a folder, every `.safetensors` file below it that holds a gate counts. A
+                gate that is given twice is loaded once.
 
         Raises:
             FileNotFoundError: a path does not exist or holds no gate.
             GateFileError: a file is damaged, or gates do not fit each other.
         """
-        given = [paths] if isinstance(paths, str | Path) else list(paths)
-        files: list[Path] = []
-        for path in map(Path, given):
-            found = sorted(path.rglob(FILE_NAME)) if path.is_dir() else [path]
-            if not found:
-                raise FileNotFoundError(f"{path} holds no {FILE_NAME}; give a gate file, a gate folder or a bundle")
-            files.extend(found)
-        return cls([read_gates(file) for file in files])
+        return cls([read_gates(file) for file in gate_files(paths)])
 
     @property
     def concepts(self) -> tuple[str, ...]:

@@ -1,21 +1,18 @@
 """What is drawn to evaluate a list: sets of prompts, streamed picture by picture; free of torch."""
 
-import csv
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from cpe.profiles import Profile
+from cpe.prompt_files import read_prompts
 from cpe.prompts import fill
-from wording.foreign import told
 
 SHARD_PICTURES = 250
-LONGEST_PROMPT = 2000  # characters
 
 Role = Literal["erased", "kept"]
 
@@ -62,8 +59,10 @@ class EvaluationSet(BaseModel):
         seeds: how many each prompt is drawn with.
         first_seed: the first of them.
         csv: a file with one prompt a row, its seed and perhaps its guidance; then there are no concepts.
-        columns: what the file calls "prompt", "seed" and "guidance_scale".
+        columns: what the file calls "prompt", "seed" and "guidance_scale", where that is no known name.
+        file_seed: of every row, where the file has no column of seeds.
         rows: of the file.
+        taken: which of its columns are read, in words.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,7 +76,9 @@ class EvaluationSet(BaseModel):
     first_seed: int = 0
     csv: str | None = None
     columns: dict[str, str] = {}
+    file_seed: int | None = None
     rows: int = 0
+    taken: str = ""
 
     def count(self, profile: Profile) -> int:
         """Returns how many pictures there are."""
@@ -125,60 +126,11 @@ class EvaluationSet(BaseModel):
 
     def _from_csv(self, profile: Profile) -> Iterator[PictureRow]:
         negative = profile.negative_prompts.get(self.domain, "")
-        for number, row in enumerate(read_prompts(Path(self.csv or ""), self.columns)):
+        rows = read_prompts(Path(self.csv or ""), self.columns, seed=self.file_seed)
+        for number, row in enumerate(rows):
             name = f"{self.name}-{number:06d}"
             guidance = profile.guidance_scale if row.guidance_scale is None else row.guidance_scale
             yield PictureRow(name, name, row.prompt, None, number, row.seed, guidance, negative)
-
-
-@dataclass(frozen=True)
-class PromptRow:
-    """One row of a CSV file of prompts."""
-
-    prompt: str
-    seed: int
-    guidance_scale: float | None
-
-
-def read_prompts(path: Path, columns: Mapping[str, str]) -> Iterator[PromptRow]:
-    """Yields the rows of a CSV file of prompts, one at a time; empty lines are passed over.
-
-    Args:
-        path: UTF-8, with a header line.
-        columns: what the file calls "prompt", "seed" and "guidance_scale", where it calls them otherwise; the last one
-            may be missing.
-
-    Raises:
-        ValueError: a column is missing, or a row cannot be drawn; names the line.
-    """
-    names = {name: columns.get(name, name) for name in ("prompt", "seed", "guidance_scale")}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            reader = csv.DictReader(file, strict=True)
-            header = reader.fieldnames or []
-            missing = [names[name] for name in ("prompt", "seed") if names[name] not in header]
-            if missing:
-                raise ValueError(
-                    f"{path} needs the column {missing[0]!r}, its first line has {', '.join(header) or 'none'}; rename "
-                    "the file's column, or name it under `columns` in the set's file"
-                )
-            for row in reader:
-                yield _prompt_row(row, names, f"{path}, line {reader.line_num}")
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no readable CSV file ({told(error)}); save it as CSV in UTF-8") from None
-
-
-def _prompt_row(row: Mapping[str, Any], names: Mapping[str, str], where: str) -> PromptRow:
-    prompt, seed, guidance = (str(row.get(names[key]) or "").strip() for key in ("prompt", "seed", "guidance_scale"))
-    if not prompt or len(prompt) > LONGEST_PROMPT:
-        raise ValueError(f"{where}: needs a prompt of 1 to {LONGEST_PROMPT} characters, got {len(prompt)}; correct it")
-    if not re.fullmatch(r"\d{1,18}(\.0*)?", seed):
-        raise ValueError(f"{where}: {names['seed']} must be a whole number from 0, got {seed[:40]!r}; correct it")
-    if guidance and not re.fullmatch(r"\d{1,4}(\.\d*)?", guidance):
-        raise ValueError(
-            f"{where}: {names['guidance_scale']} must be a number from 0, got {guidance[:40]!r}; correct it"
-        )
-    return PromptRow(prompt, int(seed.split(".")[0]), float(guidance) if guidance else None)
 
 
 def first_prompts(sets: Sequence[EvaluationSet], profile: Profile) -> Iterator[tuple[EvaluationSet, PictureRow]]:

@@ -6,22 +6,25 @@ A set is another list's kept concepts, names of their own, or a file of prompts 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from cpe.concept_files import ConceptListError, load_list, read_mapping
-from cpe.concept_problems import explain, path_of
-from cpe.concepts import ConceptList, Count, Name, Template
+from cpe.concept_problems import details_of, explain, path_of
+from cpe.concept_sections import MOST_SEEDS, Count, Name, Template
+from cpe.concepts import ConceptList
 from cpe.config import Settings
-from cpe.evaluation import EvaluationSet, Role, read_prompts
+from cpe.evaluation import EvaluationSet, Role
+from cpe.profiles import PROFILES
+from cpe.prompt_files import KNOWN, open_prompts
 
 SETS_FOLDER = "sets"
 RESERVED = ("erased", "kept")
 
 
 def _file_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv", value):
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.(csv|tsv)", value):
         raise ValueError("must be the name of a CSV file in the data folder, without any folder, such as coco.csv")
     return value
 
@@ -34,17 +37,18 @@ class KeptSet(Settings):
         domain: of its concepts, or of the scenes that a file of prompts shows.
         names: concepts, drawn in every template.
         templates: prompts, one "{}" each.
-        seeds: how many.
-        first_seed: the first of them.
+        seeds: how many, at most MOST_SEEDS.
+        first_seed: the first of them; in a file without a column of seeds, every row's.
         csv: a file in the data folder with a prompt and a seed a row, in place of names and templates.
-        columns: what that file calls "prompt", "seed" and "guidance_scale".
+        columns: what that file calls "prompt", "seed" and "guidance_scale", where that is none of the names that are
+            known (docs/lists.md).
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=40)]
     domain: Name
     names: tuple[Name, ...] = ()
     templates: tuple[Template, ...] = ()
-    seeds: Count = Field(5, ge=1, le=100_000)
+    seeds: Count = Field(5, ge=1, le=MOST_SEEDS)
     first_seed: Count = Field(0, ge=0, lt=2**62)
     csv: Annotated[str, AfterValidator(_file_name)] | None = None
     columns: dict[str, Name] = Field(default_factory=dict)
@@ -71,7 +75,7 @@ def load_set(path: Path) -> KeptSet:
     try:
         return KeptSet.model_validate(data)
     except ValidationError as error:
-        problems = [explain(dict(detail), {(): KeptSet}) for detail in error.errors()]
+        problems = [explain(detail, {(): KeptSet}) for detail in details_of(error)]
         raise ConceptListError(
             [
                 f"{path}, line {lines.get(problem.loc[:1], 1)}: {path_of(problem.loc)} {problem.text}"
@@ -114,12 +118,11 @@ def evaluation_sets(
     for name in evaluation.also:
         kept = _named_set(name, folders)
         if kept.csv is not None and not (data / kept.csv).is_file():
-            columns = ", ".join(kept.columns.get(key, key) for key in ("prompt", "seed"))
+            columns = " and ".join(kept.columns.get(key) or " or ".join(KNOWN[key]) for key in _needed(kept))
             notes.append(f"Set {name} is left out: put {kept.csv} (columns {columns}) into {data}, set by CPE_DATA.")
             continue
         # Prompts of the erased domain that name no kept concept should lose it: I2P, when nudity is erased.
         role = "erased" if kept.csv is not None and kept.domain == concept_list.domain else "kept"
-        path = None if kept.csv is None else data / kept.csv
         sets.append(
             EvaluationSet(
                 name=name,
@@ -129,12 +132,57 @@ def evaluation_sets(
                 templates=kept.templates,
                 seeds=kept.seeds,
                 first_seed=kept.first_seed,
-                csv=None if path is None else str(path),
-                columns=kept.columns,
-                rows=0 if path is None else sum(1 for _ in read_prompts(path, kept.columns)),
+                **(_read(kept, data / kept.csv) if kept.csv is not None else {}),
             )
         )
     return tuple(sets), tuple(notes)
+
+
+def check_pictures(concept_list: ConceptList, sets: Sequence[EvaluationSet]) -> None:
+    """Refuses a list that evaluates on more pictures than its own limit.
+
+    Raises:
+        ValueError: `limits.pictures` is exceeded.
+    """
+    most = concept_list.limits and concept_list.limits.pictures
+    profile = PROFILES[concept_list.profile]
+    counts = {each.name: 2 * each.count(profile) for each in sets}
+    if most and sum(counts.values()) > most:
+        parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        raise ValueError(
+            f"list {concept_list.name!r}: its evaluation takes {sum(counts.values()):,} pictures, before and after "
+            f"erasing ({parts}), and limits.pictures allows {most:,}; ask for fewer, or raise the limit"
+        )
+
+
+def _needed(kept: KeptSet) -> Sequence[str]:
+    """Returns the columns that a set's file must have: seeds only where the set itself names none."""
+    return ("prompt",) if "first_seed" in kept.model_fields_set else ("prompt", "seed")
+
+
+def _read(kept: KeptSet, path: Path) -> dict[str, Any]:
+    """Reads a set's file once, and returns what an evaluation must know of it.
+
+    Raises:
+        ValueError: it has no rows, nothing but empty prompts, or one that cannot be drawn.
+    """
+    file = open_prompts(path, kept.columns, seed=None if "seed" in _needed(kept) else kept.first_seed)
+    rows = empty = 0
+    for row in file.rows():
+        rows += 1
+        empty += not row.prompt
+    if not rows:
+        raise ValueError(f"{path} has a header and no rows; put the prompts below it, or take the file away")
+    if empty == rows:
+        raise ValueError(f"{path}: every prompt is empty ({file.taken}); name the right column under `columns`")
+    blank = f", {empty} of them without a prompt" if empty else ""
+    return {
+        "csv": str(path),
+        "columns": kept.columns,
+        "file_seed": file.seed,
+        "rows": rows,
+        "taken": f"Set {kept.name} reads {path.name}, {rows:,} rows{blank}: {file.taken}.",
+    }
 
 
 def _named_set(name: str, folders: Sequence[Path]) -> KeptSet:

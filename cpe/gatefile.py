@@ -96,6 +96,22 @@ def metadata_of(gates: Gates, concepts: Sequence[str]) -> dict[str, str]:
     }
 
 
+def holds_gate(path: Path) -> bool:
+    """Whether a safetensors file holds a gate, whole or in part; its tensors stay unread.
+
+    Raises:
+        GateFileError: the file is damaged or cut off.
+    """
+    try:
+        _check_header(path)
+        with safe_open(str(path), "pt") as opened:
+            return any(name.startswith(_ATTENTION) for name in opened.keys())  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise GateFileError(
+            f"{path} is damaged or cut off ({str(error)[:200]}); fetch it again or take it away"
+        ) from None
+
+
 def read_gates(path: Path) -> LoadedGates:
     """Reads one gate file, ours or a released one.
 

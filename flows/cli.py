@@ -5,8 +5,7 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,10 +15,8 @@ from flows.cli_plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli_status import status
 from flows.cli_store import store
 from flows.command import command_of, number, table
+from flows.gates import GatesOption, load_gates
 from flows.interrupt import start_prefect
-
-if TYPE_CHECKING:
-    from cpe.eraser import Eraser
 
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # nothing is told to anybody unless asked for
@@ -33,12 +30,6 @@ app = typer.Typer(
     "CPE_DEVICE, CPE_THREADS. Set CPE_DEBUG=1 for tracebacks.",
 )
 
-GatesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--gates", help="Gates to erase with: a file, a folder, or a registered model such as cpe-emoji@champion."
-    ),
-]
 command = command_of(app)
 command(doctor)
 command(plan)
@@ -54,11 +45,9 @@ def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
 
     Everything is addressed by content: a second run trains and draws only what is new.
     """
-    from cpe.concept_files import load_list
-    from cpe.models import model_folder
-    from tasks.prepare import find_list
+    from tasks.prepare import check_list
 
-    model_folder(load_list(find_list(concepts)).base_model)
+    check_list(concepts, profile)
     print(f"Erasing {concepts}: starting Prefect ...", file=sys.stderr)
     start_prefect()
     from flows.erase_and_evaluate import erase_and_evaluate
@@ -75,12 +64,14 @@ def evaluate(
     """Draw and measure a list whose gates are trained already, without training or registering anything."""
     from tasks.draw import draw_pictures
     from tasks.figures import Scores
+    from tasks.limits import check_limits
     from tasks.measure import measure
     from tasks.places import Places
     from tasks.prepare import prepare_concepts
     from tasks.train import assemble_bundle, missing_gates
 
     prepared = prepare_concepts.fn(concepts, profile)
+    check_limits.fn(prepared)
     missing = missing_gates(prepared)
     if missing:
         names = ", ".join(gate.concept for gate in missing)
@@ -136,7 +127,7 @@ def generate(
     profile = profile or ("embedded" if model == "embedded" else "cpe")
     if profile not in PROFILES:
         raise ValueError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
-    eraser = _eraser(gates) if gates else None
+    eraser = load_gates(gates) if gates else None
     pipe = Places.from_environment().loaded(model)
     jobs = [
         PictureJob(f"{row * seeds + seed:05d}", prompt, seed)
@@ -281,21 +272,6 @@ def show_results(results: dict[str, Any]) -> None:
 def _profile(profile: str, own: str) -> str:
     """Returns a profile's name, marked if it is not the one of the figures beside it."""
     return profile if profile == own else f"{profile} (not as measured here)"
-
-
-def _eraser(gates: str) -> "Eraser":
-    """Loads the named gates: from a path, or of a registered model, downloaded for the while."""
-    from cpe.eraser import Eraser
-    from tasks.places import Places
-
-    if Path(gates).exists():
-        return Eraser.load(Path(gates))
-    if not gates.startswith(("models:/", "cpe-")):
-        raise FileNotFoundError(
-            f"no gates at {gates}; give a gate file, a folder, or a model such as cpe-emoji@champion"
-        )
-    with TemporaryDirectory(prefix="cpe-") as scratch:
-        return Eraser.load(Places.from_environment().registry().fetch(gates, Path(scratch)))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
 ) -> None:
     """Say what a list will cost before anything runs, from rates measured on this device."""
+    from tasks.limits import check_costs
     from tasks.places import Places
     from tasks.planning import as_rows, estimate, measure_rates
     from tasks.prepare import prepare_concepts
@@ -33,6 +34,7 @@ def plan(
     costs = estimate(prepared, rates, places)
     if as_json:
         print(json.dumps({"costs": [asdict(cost) for cost in costs], "rates": asdict(rates)}, indent=1))
+        check_costs(prepared, costs)
         return
     table(
         f"{prepared.concepts.name} on {prepared.concepts.base_model}, profile {prepared.profile.name}, on "
@@ -42,6 +44,7 @@ def plan(
     )
     for note in prepared.notes:
         print(f"note    {note}")
+    check_costs(prepared, costs)
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings for programs.")] = False) -> None:

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.fan_out import share
 from tasks.clock import Clock
+from tasks.limits import check_limits
 from tasks.measure import measure
 from tasks.parts import store_plan
 from tasks.prepare import prepare_concepts
@@ -29,6 +30,7 @@ def erase_and_evaluate(concepts: str = "emoji", profile: str | None = None, work
     clock = Clock()
     with clock.stage("prepare"):
         plan = prepare_concepts(concepts, profile)
+        check_limits(plan)
         address = store_plan(plan)
         missing = plan_training(plan)
     with clock.stage("train"):

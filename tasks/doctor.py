@@ -8,9 +8,9 @@ from pathlib import Path
 
 from artifacts.registry import RegistryError
 from artifacts.store import StoreError
-from cpe.concept_files import ConceptListError, load_list
+from cpe.concept_files import ConceptListError, load_only_list
 from cpe.concepts import ConceptList
-from cpe.evaluation_sets import evaluation_sets
+from cpe.evaluation_sets import check_pictures, evaluation_sets
 from cpe.models import EMBEDDED, ModelError, model_folder
 from cpe.profiles import PROFILES
 from tasks.history import unnamed_bundles
@@ -44,7 +44,7 @@ def examine_lists(places: Places) -> list[Check]:
     checks = []
     for path in sorted(places.lists().glob("*.yaml")):
         try:
-            needs = list(_needs(places, load_list(path)))
+            needs = list(_needs(places, load_only_list(path)))
         except (ConceptListError, ValueError) as error:
             checks.append(Check(path.stem, str(error).splitlines()[0], False))
             continue
@@ -63,6 +63,7 @@ def _needs(places: Places, concept_list: ConceptList) -> Iterator[tuple[str, boo
     if profile.clip_model != EMBEDDED and not _is_cached(profile.clip_model, "config.json"):
         yield f"CLIP model {profile.clip_model}, likewise", False
     sets, notes = evaluation_sets(concept_list, folders=(places.lists(),), data=places.data)
+    check_pictures(concept_list, sets)
     domains = {each.domain for each in sets}
     wanted = [(_inception(places), profile.features == "inception"), (_identity(places), "celebrity" in domains)]
     for check, asked in [*wanted, (_nudity(), "explicit" in domains)]:

@@ -14,6 +14,7 @@ from artifacts.hashing import content_hash
 from artifacts.store import DamagedError
 from cpe.evaluation import EvaluationSet
 from cpe.metrics.observer import Missing, Observer
+from cpe.metrics.pictures import as_rgb
 from tasks.draw import Shard, artist, draw_shard, file_name, salvage_shard
 from tasks.places import Places
 from tasks.prepare import Plan
@@ -143,7 +144,7 @@ def _load(folder: Path) -> dict[str, NDArray]:
 def read_picture(path: Path | IO[bytes]) -> Image.Image:
     """Returns a picture with its file closed again; an evaluation has more pictures than a process may open files."""
     with Image.open(path) as picture:
-        return picture.convert("RGB")
+        return as_rgb(picture)
 
 
 def _clip(model: str, places: Places) -> Observer:

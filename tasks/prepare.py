@@ -9,11 +9,11 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from artifacts.hashing import content_hash
-from cpe.concept_files import ConceptListError, load_list, read_mapping
+from cpe.concept_files import ConceptListError, load_only_list, read_mapping
 from cpe.concept_problems import suggest
 from cpe.concepts import ConceptList, anchor_names
 from cpe.evaluation import EvaluationSet
-from cpe.evaluation_sets import evaluation_sets
+from cpe.evaluation_sets import check_pictures, evaluation_sets
 from cpe.profiles import PROFILES, Profile
 from cpe.prompts import fill
 from tasks.places import Places
@@ -102,6 +102,27 @@ def find_list(name: str) -> Path:
     return path if path.suffix in (".yaml", ".yml") else Places.from_environment().lists() / f"{name}.yaml"
 
 
+def check_list(name: str, profile: str | None = None) -> None:
+    """Reads a list and everything it names in seconds, before a server is started or weights are loaded.
+
+    Args:
+        name: a path, or a name in `lists/`.
+        profile: how pictures are made, in place of the list's own profile.
+
+    Raises:
+        ConceptListError: something in it is wrong, or it names a set that there is no file for.
+        ValueError: it cannot be run: no such base model, a file of prompts with a bad row or none, too many pictures.
+    """
+    from cpe.models import model_folder
+
+    places, path = Places.from_environment(), find_list(name)
+    concept_list = _in_profile(load_only_list(path), profile)
+    _require_recogniser(concept_list, path)
+    model_folder(concept_list.base_model)
+    sets, _ = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
+    check_pictures(concept_list, sets)
+
+
 @task
 def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
     """Reads a list, chooses every target's anchors and works out which gates and pictures it needs.
@@ -114,15 +135,13 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
 
     places = Places.from_environment()
     path = find_list(concepts)
-    concept_list = load_list(path)
-    listed_hash = concept_list.content_hash
-    if profile is not None:
-        concept_list = ConceptList.model_validate({**concept_list.model_dump(), "profile": profile})
+    listed = load_only_list(path)
+    listed_hash, concept_list = listed.content_hash, _in_profile(listed, profile)
     _require_recogniser(concept_list, path)
     sets, set_notes = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
     pipe = places.loaded(concept_list.base_model)
     mark, text_mark = fingerprint(pipe), text_fingerprint(pipe)
-    notes = list(set_notes)
+    notes = [*set_notes, *(each.taken for each in sets if each.taken)]
     for name, read_as in unread_names(pipe, concept_list.erased_names).items():
         notes.append(f"The tokenizer reads the target {name!r} as {read_as!r}: check its spelling, or add an alias.")
     kept = [name for each in sets if each.role == "kept" for name in each.concepts]
@@ -161,6 +180,12 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
         notes=tuple(notes),
         listed_hash=listed_hash,
     )
+
+
+def _in_profile(concept_list: ConceptList, profile: str | None) -> ConceptList:
+    if profile is None:
+        return concept_list
+    return ConceptList.model_validate({**concept_list.model_dump(), "profile": profile})
 
 
 def _require_recogniser(concept_list: ConceptList, path: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from artifacts.hashing import content_hash, file_hash, folder_hash
 from cpe.metrics.observer import Observer
+from cpe.metrics.pictures import READING
 from cpe.metrics.reference import Statistics, folder_pictures, load_statistics, save_statistics, statistics_of
 from tasks.observe import read_picture
 from tasks.places import Places
@@ -42,7 +43,7 @@ def reference_statistics(places: Places, name: str, observer: Observer) -> tuple
         return None
     if path.suffix in STATISTICS:
         return load_statistics(path), file_hash(path)
-    of = content_hash([folder_hash(path) if path.is_dir() else file_hash(path), observer.identity])
+    of = content_hash([folder_hash(path) if path.is_dir() else file_hash(path), observer.identity, READING])
     kept = places.work / "references" / f"{of[:24]}.safetensors"
     if not kept.is_file():
         pictures = folder_pictures(path) if path.is_dir() else _table_pictures(path)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from artifacts.mlflow_models import CHAMPION
 from artifacts.registry import ModelVersion, Registry, bundle_of
-from cpe.concept_files import ConceptListError, load_list
+from cpe.concept_files import ConceptListError, load_only_list
 from cpe.concepts import ConceptList
 from tasks.places import Places
 from tasks.prepare import find_list
@@ -110,7 +110,7 @@ def standings(names: Sequence[str]) -> list[Standing]:
     found = []
     for name in names:
         try:
-            concept_list = load_list(find_list(name))
+            concept_list = load_only_list(find_list(name))
         except ConceptListError as error:
             found.append(Standing(name, "", "unreadable", why=str(error).splitlines()[0]))
             continue

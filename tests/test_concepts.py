@@ -1,5 +1,6 @@
 """Concept lists: what is read, what is refused and with which line."""
 
+import json
 import re
 import subprocess
 import sys
@@ -188,6 +189,38 @@ def test_a_problem_names_its_line_its_rule_and_a_way_out(old: str, new: str, par
     if part != "seen":
         assert any(f"list, line {line_of(text, part)}: " in problem for problem in found), found
     "\n".join(found).encode()  # can be printed
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "  - tiger\n",
+            "  - Spider-Man: No Way Home\n",
+            r'line 8: targets\[0\] .* in quotes: "Spider-Man: No Way Home"$',
+        ),
+        ("  - tiger\n", "  - Alien:\n", r'line 8: targets\[0\] .* in quotes: "Alien:"$'),
+        ("  - tiger\n", "  - Mission: Impossible: {}\n", "line 8: mapping values are not allowed here; .* in quotes$"),
+        ("[cat, lion]", "[cat, Batman: Begins]", r'line 12: kept\[1\] .* in quotes: "Batman: Begins"$'),
+        ('"{} outdoors"', "style: {}", r'line 15: templates\[1\] .* in quotes: "style: {}"$'),
+        ("surrogate: object", "surrogate: {a: b}", r'line 6: surrogate .* in quotes: "a: b"$'),
+    ],
+)
+def test_a_text_with_a_colon_is_told_to_be_quoted(old: str, new: str, says: str) -> None:
+    (problem,) = problems_of(LIST.replace(old, new))
+    assert re.search(says, problem), problem
+    if '"' in says:
+        quoted = problem[problem.index("quotes: ") + len("quotes: ") :]
+        assert yaml.safe_load(f"- {quoted}") == [json.loads(quoted)], "what is told is a text"
+
+
+@pytest.mark.parametrize("targets", ["[12]", "['']", "[{name: 3}]", "[Alien: 3, {nam: rose}]"])
+def test_a_list_whose_every_target_is_wrong_is_not_also_called_empty(targets: str) -> None:
+    values = {**yaml.safe_load(LIST), "targets": yaml.safe_load(targets)}
+    problems = problems_of(yaml.safe_dump(values, sort_keys=False))
+    assert problems
+    assert not any("targets is empty" in problem for problem in problems)
+    assert any("targets is empty" in problem for problem in problems_of(yaml.safe_dump({**values, "targets": []})))
 
 
 def test_all_problems_of_a_file_come_in_one_error_in_the_order_of_lines() -> None:

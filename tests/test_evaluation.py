@@ -98,11 +98,10 @@ def test_rows_of_a_file_keep_their_own_seed_and_guidance(tmp_path):
     [
         ("prompt,other\na,1\n", "needs the column 'seed', its first line has prompt, other"),
         ("", "needs the column 'prompt', its first line has none"),
-        ("prompt,seed\na,1\n,2\n", "line 3: needs a prompt of 1 to 2000 characters, got 0"),
         ("prompt,seed\na,-1\n", "line 2: seed must be a whole number from 0, got '-1'"),
         ("prompt,seed\na,1.5\n", "line 2: seed must be a whole number"),
         ("prompt,seed,guidance_scale\na,1,much\n", "line 2: guidance_scale must be a number from 0, got 'much'"),
-        ('prompt,seed\n"a,1\n', "is no readable CSV file"),
+        ('prompt,seed\n"a,1\n', "line 2: is no readable CSV file"),
     ],
 )
 def test_a_bad_file_of_prompts_is_refused_by_line(tmp_path, text, message):

@@ -81,6 +81,67 @@ def test_what_is_no_table_is_refused_with_its_path(tmp_path: Path, name: str, co
     assert str(path) in str(caught.value)
 
 
+HEADED = "3 2\nNew York 0.5 -1\n1 2 0.25\ncafé 3e-1 4\n"
+HEADLESS = HEADED.partition("\n")[2]
+
+
+@pytest.mark.parametrize("text", [HEADED, HEADLESS])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", " \n"])
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize("between", [" ", "\t", "  "])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_text_is_read_however_it_was_saved(
+    tmp_path: Path, text: str, ending: str, decimal: str, between: str, mark: str
+) -> None:
+    spaced = text.replace("New York", "New_York").replace(" ", between).replace("New_York", "New York")
+    path = tmp_path / "v.txt"
+    path.write_bytes((mark + spaced.replace(".", decimal).replace("\n", ending)).encode())
+    table = WordVectors.load(path).vectors
+    assert table.index_to_key == ["New York", "1", "café"]
+    np.testing.assert_allclose(table.vectors, [[0.5, -1], [2, 0.25], [0.3, 4]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            HEADED.replace("3 2", "3 3"),
+            "line 2: must hold a word and 3 numbers, .* ends in 2 numbers; correct the first",
+        ),
+        ("2 2\nun café zéro un\ndeux trois quatre\n", "line 2: must hold a word and 2 numbers, .* ends in none"),
+        ("2 2\ncat 0.5;1\ndog 1;2\n", "line 2: must hold a word and 2 numbers"),
+        ("2 2\ncat 0,5 1\ndog 1.5 2\n", r"line 2 of 'cat' holds what is no number \(decimals have points\)"),
+        ("3 2\ncat 0,5 1\ndog 1.5 2\na 0,1 2,5\n", r"line 3 of 'dog' holds what is no number \(decimals have commas\)"),
+        ("2 2\ncat 1.5 1\ndog 0,5 2\n", "line 3 of 'dog' holds what is no number"),
+        (HEADED.encode("latin-1"), "line 4: holds a word that is not UTF-8 text; save the table as UTF-8"),
+        (HEADLESS.encode("latin-1"), "line 3: holds a word that is not UTF-8 text; save the table as UTF-8"),
+        (HEADED.encode("utf-16"), "is text in UTF-16; save it as UTF-8"),
+        ("1 4\nthe\x1f; 0,1;0,2;0,3;0,4\n", "line 2: must hold a word and 4 numbers"),
+    ],
+)
+def test_text_is_never_taken_for_binary_and_the_advice_is_true(
+    tmp_path: Path, content: str | bytes, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken_for_binary(*_: object, **__: object) -> None:
+        raise AssertionError("read as binary")
+
+    monkeypatch.setattr(KeyedVectors, "load_word2vec_format", taken_for_binary)
+    path = tmp_path / "v.txt"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=says):
+        WordVectors.load(path)
+
+
+@pytest.mark.parametrize("width", [2, 3, 50, 300])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_binary_tables_of_any_width_are_read_as_such(tmp_path: Path, width: int, scale: float) -> None:
+    keyed = KeyedVectors(width)
+    vectors = (scale * np.random.default_rng(width).normal(size=(40, width))).astype(np.float32)
+    keyed.add_vectors([f"wörd{n}" for n in range(40)], vectors)
+    keyed.save_word2vec_format(str(tmp_path / "v.bin"), binary=True)
+    np.testing.assert_array_equal(WordVectors.load(tmp_path / "v.bin").vectors.vectors, vectors)
+
+
 def test_words_of_a_text_table_may_hold_spaces_and_repeat(tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
     path.write_text("cat 1 2\n. . 3 4\ncat 5 6\n")

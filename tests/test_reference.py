@@ -229,6 +229,15 @@ def test_a_folder_gives_its_pictures_in_rgb_in_the_order_of_their_paths(tmp_path
     np.testing.assert_allclose(reds, [10, 20, 30, 40, 50], atol=3)  # JPEG rounds
 
 
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_grey_pictures_of_either_depth_keep_their_shades(tmp_path: Path, depth: type) -> None:
+    shades = np.arange(256).reshape(16, 16)
+    Image.fromarray((shades * np.iinfo(depth).max // 255).astype(depth)).save(tmp_path / "grey.png")
+    (picture,) = folder_pictures(tmp_path)
+    assert picture.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(picture), np.stack([shades] * 3, axis=-1))
+
+
 def test_unreadable_pictures_are_all_named_at_once_before_the_first_is_given(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     for index in range(12):

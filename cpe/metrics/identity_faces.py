@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 from cpe.concept_rules import normalise
 from cpe.metrics.identity import NO_FACE, Recognition, identity_values
 from cpe.metrics.observer import Missing, Observer
+from cpe.metrics.pictures import READING, as_rgb
 from wording.foreign import told
 
 THRESHOLD = 0.6
@@ -192,7 +193,7 @@ def _people(folder: Path) -> Mapping[str, Sequence[Path]]:
 
 
 def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
-    picture = picture.convert("RGB")
+    picture = as_rgb(picture)
     picture.thumbnail((LONGEST_PX, LONGEST_PX))
     return np.array(picture)
 
@@ -200,7 +201,7 @@ def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
 def _reference(path: Path, cache: Path, embedder: Embedder) -> NDArray[np.float32] | str:
     """Returns the embedding (E,) of the largest face on a reference picture, or why there is none."""
     content = path.read_bytes()
-    key = hashlib.sha256(embedder.identity.encode() + b"\0" + content).hexdigest()
+    key = hashlib.sha256(f"{READING} {embedder.identity}\0".encode() + content).hexdigest()
     kept = cache / f"{key}.safetensors"
     try:
         faces = load_file(kept)["faces"]

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from cpe.metrics.pictures import as_rgb
 from cpe.metrics.score import Features, as_matrix
 from wording.foreign import told
 
@@ -160,7 +161,7 @@ def folder_pictures(path: Path) -> Iterator[Image.Image]:
 
 def _read(file: Path) -> Image.Image:
     with Image.open(file) as picture:
-        return picture.convert("RGB")
+        return as_rgb(picture)
 
 
 def _load_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray]:
