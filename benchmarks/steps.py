@@ -29,7 +29,7 @@ def concepts_of(count: int, base: BaseProjections, *, templates: int = TEMPLATES
 
 
 class Steps:
-    """Our step and the plain one of either kind, on the same texts.
+    """Our step and the plain one of each kind, on the same texts: of the first stage, of later ones, of a search.
 
     Args:
         base: the model's projections.
@@ -40,11 +40,13 @@ class Steps:
         self.base, self.config = base, config
         concepts, empty = concepts_of(1, base)
         run = Training(concepts, base, empty, config)
+        none = run.copies  # as the first stage has them
         run.renew_copies()
         up = run.batch.gates.up
         up += RESTLESS * torch.randn(up.shape, generator=torch.Generator().manual_seed(1)).to(up)
         self.erase, self.attack = run.erase_phase(), run.attack_phase()
-        self.steppers = {phase: Stepper(phase, {}) for phase in (self.erase, self.attack)}
+        self.first = ErasePhase(run.batch.some(run.active), none, none, base, config)
+        self.steppers = {phase: Stepper(phase, {}) for phase in (self.first, self.erase, self.attack)}
         self.basis = torch.linalg.qr(self.erase.side[0].clone()).Q
         self.plain_gate = plain_gate(self.erase.batch.gates)
         self.plain_parameters = [self.plain_gate[n] for n in ("query", "score")]
@@ -58,26 +60,26 @@ class Steps:
         """Takes one of our steps, which moves nothing; returns its losses."""
         return self.steppers[phase].step(0.0)
 
-    def plain_erase(self) -> tuple[Tensor, list[Tensor]]:
+    def plain_erase(self, step: ErasePhase) -> tuple[Tensor, list[Tensor]]:
         """Takes the plain erasing step on the texts of our last one; returns its loss and gradients."""
-        config, step = self.config, self.erase
+        config = self.config
         template = step.template[0]
         target, surrogate = step.batch.target[0, template], step.batch.surrogate[0, template]
         attacked = target[step.pairing] + step.copies[0]
-        quiet = torch.cat([step.batch.empty[None], self.noisy_anchors()])
+        quiet = torch.cat([step.batch.empty[None], self.noisy_anchors(step)])
         total: Tensor | float = 0.0
         with plain.trainable(self.plain_parameters):
             for site in range(len(self.base.names)):
-                erased = self._output(target, site) - self._aim(target, surrogate, site)
-                fooled = self._output(attacked, site) - self._aim(target, surrogate, site)[step.pairing]
+                aim = self._aim(target, surrogate, site)
+                wrong = [_mean(self._output(target, site) - aim)]
+                if len(attacked):
+                    wrong.append(_mean(self._output(attacked, site) - aim[step.pairing]))
                 moved = self._output(quiet, site) - quiet @ self.base.matrices[site].T
-                loss = _mean(erased) + _mean(fooled) + config.anchor_weight * _mean(moved)
-                total = total + self._weight(site) * loss
+                total = total + self._weight(site) * (sum(wrong) + config.anchor_weight * _mean(moved))
             return self._finish(total, self.plain_parameters, self.plain_optimizers[0])
 
-    def noisy_anchors(self) -> Tensor:
+    def noisy_anchors(self, step: ErasePhase) -> Tensor:
         """Returns the anchors of our last step with the noise that it drew, (A, T, D)."""
-        step = self.erase
         if not step.spanned:
             return step.anchors[0]
         return step.anchors[0] + step.noise[0] @ self.basis.T
@@ -116,13 +118,14 @@ class Steps:
     def disagreement(self) -> dict[str, float]:
         """Returns how far our losses and gradients are from the plain ones, relative to the plain ones' norm."""
         found = {}
-        losses = self.ours(self.erase)
-        loss, gradients = self.plain_erase()
-        ours = losses[0] + losses[1] + self.config.anchor_weight * losses[2]
-        found["erase loss"] = ((ours - loss).abs() / loss.abs()).item()
-        gate = plain_gate(self.erase.batch.gates.viewing(self.erase.gradient))
-        pieces = [gate["query"], gate["score"], *gate["downs"], *gate["ups"]]
-        found["erase gradient"] = max(_distance(a, b) for a, b in zip(pieces, gradients, strict=True))
+        for name, phase in (("first", self.first), ("erase", self.erase)):
+            losses = self.ours(phase)
+            loss, gradients = self.plain_erase(phase)
+            ours = losses[0] + losses[1] + self.config.anchor_weight * losses[2]
+            found[f"{name} loss"] = ((ours - loss).abs() / loss.abs()).item()
+            gate = plain_gate(phase.batch.gates.viewing(phase.gradient))
+            pieces = [gate["query"], gate["score"], *gate["downs"], *gate["ups"]]
+            found[f"{name} gradient"] = max(_distance(a, b) for a, b in zip(pieces, gradients, strict=True))
         losses = self.ours(self.attack)
         loss, gradients = self.plain_attack()
         found["adversary loss"] = ((losses[0] - loss).abs() / loss.abs()).item()

@@ -70,7 +70,8 @@ def measure(
         again = seconds(lambda: BaseProjections.of(unet, tokens=tokens, device=device, cache=Path(cache)), where)
     steps = Steps(base, config)
     kinds: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "erase": (lambda: steps.ours(steps.erase), steps.plain_erase),
+        "first": (lambda: steps.ours(steps.first), lambda: steps.plain_erase(steps.first)),
+        "erase": (lambda: steps.ours(steps.erase), lambda: steps.plain_erase(steps.erase)),
         "adversary": (lambda: steps.ours(steps.attack), steps.plain_attack),
     }
     result: dict[str, Any] = {"spectral_norms_and_m_s": first, "spectral_norms_and_m_cached_s": again}
@@ -79,7 +80,7 @@ def measure(
         ours()
     result["peak_mib_ours"] = peak_mib(where) - before
     before = reset_peak(where)
-    computed = {"erase": steps.erase.compute, "adversary": steps.attack.compute}
+    computed = {"first": steps.first.compute, "erase": steps.erase.compute, "adversary": steps.attack.compute}
     for name, (_, plainly) in kinds.items():
         result[name] = {"gflop_ours": gflop(computed[name]), "gflop_plain": gflop(plainly)}
     result["peak_mib_plain"] = peak_mib(where) - before
@@ -110,13 +111,13 @@ def scaling(base: BaseProjections, config: TrainingConfig, counts: Sequence[int]
     found = []
     for count in counts:
         concepts, empty = concepts_of(count, base, templates=20)
-        times: dict[str, list[float]] = {"erase": [], "adversary": []}
+        times: dict[str, list[float]] = {"first": [], "erase": [], "adversary": []}
         last = [time.perf_counter()]
 
         def watch(record: Any, times: dict[str, list[float]] = times, last: list[float] = last) -> None:
             _wait(base.gram.device)
             now = time.perf_counter()
-            times[record.phase].append(now - last[0])
+            times["first" if record.stage == 0 else record.phase].append(now - last[0])
             last[0] = now
 
         train(concepts, base, empty, short, watch=watch)
@@ -162,10 +163,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def totals(result: dict[str, Any], config: TrainingConfig) -> dict[str, Any]:
     """Returns what one whole training takes at the measured step times and work."""
-    erasing = config.first_steps + (config.stages - 1) * config.later_steps
-    searching = (config.stages - 1) * config.adversary_steps
+    later = config.stages - 1
+    taken = {
+        "first": config.first_steps,
+        "erase": later * config.later_steps,
+        "adversary": later * config.adversary_steps if config.copies else 0,
+    }
     return {
-        f"training_{unit}": scale * (erasing * result["erase"][name] + searching * result["adversary"][name])
+        f"training_{unit}": scale * sum(count * result[kind][name] for kind, count in taken.items())
         for unit, name, scale in (
             ("seconds_ours", "ms_ours", 1e-3),
             ("seconds_plain", "ms_plain", 1e-3),
@@ -177,7 +182,7 @@ def totals(result: dict[str, Any], config: TrainingConfig) -> dict[str, Any]:
 def report(result: dict[str, Any]) -> str:
     """Returns the result as text."""
     lines = [f"{result.get('shape', 'model')}, {result.get('threads', '?')} thread(s), {result.get('device', '?')}"]
-    for name in ("erase", "adversary"):
+    for name in ("first", "erase", "adversary"):
         r = result[name]
         lines += [
             f"{name:10} plain {r['ms_plain']:9.1f} ms {r['gflop_plain']:8.1f} GFLOP",
@@ -206,8 +211,9 @@ def report(result: dict[str, Any]) -> str:
         lines.append(f"one whole training, run: {spent['seconds']:.0f} s, {spent['peak_mib']:.0f} MiB beyond the texts")
     for row in result.get("scaling", []):
         lines.append(
-            f"{row['concepts']:4} concepts in one batch: {row['erase_ms_per_concept']:.1f} ms an erasing step "
-            f"and concept, {row['adversary_ms_per_concept']:.1f} ms an adversary step and concept"
+            f"{row['concepts']:4} concepts in one batch, ms a step and concept: first stage "
+            f"{row['first_ms_per_concept']:.1f}, later {row['erase_ms_per_concept']:.1f}, "
+            f"search {row['adversary_ms_per_concept']:.1f}"
         )
     return "\n".join(lines)
 

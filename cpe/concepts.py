@@ -7,7 +7,7 @@ that came later and that the list does not use: versions are registered with it.
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -25,10 +25,8 @@ from cpe.concept_sections import (
     Template,
     Training,
 )
-from cpe.config import Settings, TrainingConfig, training_config
+from cpe.config import Settings, TrainingConfig, added_later, training_config
 from cpe.profiles import PROFILES
-
-ADDED_LATER: dict[tuple[str, ...], Any] = {("limits",): None}  # with the value that says nothing
 
 
 class Bars(Settings):
@@ -86,7 +84,7 @@ class ConceptList(Settings):
     training: Training
     evaluation: Evaluation
     bars: Bars = Bars()
-    limits: Limits | None = None
+    limits: Limits | None = added_later(None)
     published: tuple[Published, ...] = ()
     seed: Count = Field(0, ge=0, lt=2**63)
 
@@ -110,14 +108,8 @@ class ConceptList(Settings):
     @property
     def content_hash(self) -> str:
         """SHA-256 of the list's canonical JSON, 64 hexadecimal digits."""
-        content = self.model_dump(mode="json")
-        for (*sections, key), silent in ADDED_LATER.items():
-            holder = content
-            for section in sections:
-                holder = holder[section]
-            if holder[key] == silent:
-                del holder[key]
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def erased_names(self) -> tuple[str, ...]:

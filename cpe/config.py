@@ -4,7 +4,7 @@ Counts have upper limits because lists train unattended: several times what the 
 that what exceeds one is a slip of the keyboard. They are no part of what a gate is known by.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +18,15 @@ class Settings(BaseModel):
     """A frozen settings model: unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def added_later(default: Any, **rules: Any) -> Any:
+    """A setting that lists and gates of earlier versions do not have.
+
+    At its default, which is what was done before, it is left out wherever settings are written down: so hashes of
+    lists, and addresses of gates, that do not use it stay what they were.
+    """
+    return Field(default, exclude_if=lambda value: value == default, **rules)
 
 
 class GateConfig(Settings):
@@ -52,10 +61,14 @@ class TrainingConfig(Settings):
         copies: adversarial copies kept from a search.
         targets_per_step: prompts of the target a step erases.
         anchors_per_step: anchors a step holds still, besides the empty prompt.
-        anchor_noise: noise on anchors, as a share of each token's norm.
+        anchor_noise: noise on anchors, as a share of their norm.
+        anchor_noise_over: whose norm: of the whole prompt (all tokens together), as released, or of each token, which
+            is weaker by the root of the number of tokens.
         strength: η, how far past the surrogate the target is moved.
         anchor_weight: λ, weight of the anchoring loss.
         warmup_steps: linear warm-up of every stage.
+        adversary_warmup_steps: that of every search; None is as many.
+        weight_decay: what a step takes off every weight (and copy), as a share times the learning rate (AdamW).
         replay: copies of earlier searches that a step sees besides the last ones; beyond the paper.
         gradient_clip: largest norm of a gate's gradient; None, as in the paper, lets it be.
         plateau: a gate is done once a stage lowers its loss by less than this share; 0, as in the paper, trains all.
@@ -73,25 +86,34 @@ class TrainingConfig(Settings):
     targets_per_step: int = Field(1, ge=1, le=MOST_PROMPTS)
     anchors_per_step: int = Field(32, ge=1, le=MOST_PROMPTS)
     anchor_noise: float = Field(0.001, ge=0)
+    anchor_noise_over: Literal["prompt", "token"] = added_later("token")
     strength: float = Field(0.3, ge=0)
     anchor_weight: float = Field(1e5, ge=0)
     warmup_steps: int = Field(5, ge=0, le=MOST_STEPS)
+    adversary_warmup_steps: int | None = added_later(None, ge=0, le=MOST_STEPS)
+    weight_decay: float = added_later(0.0, ge=0, lt=1)
     replay: int = Field(0, ge=0, le=MOST_COPIES)
     gradient_clip: float | None = Field(None, gt=0)
     plateau: float = Field(0.0, ge=0, lt=1)
 
 
+RELEASED: dict[str, Any] = {"anchor_noise_over": "prompt", "weight_decay": 0.01}  # in all that was published
 PRESETS: dict[str, TrainingConfig] = {
-    "celebrity": TrainingConfig(),
-    "artist": TrainingConfig(stages=10, strength=0.5, anchor_weight=1e4, anchors_per_step=16),
+    "celebrity": TrainingConfig(**RELEASED),
+    "artist": TrainingConfig(**RELEASED, stages=10, strength=0.5, anchor_weight=1e4, anchors_per_step=16),
     "explicit": TrainingConfig(
+        **RELEASED,
         gate=GateConfig(gate_rank=64, adapter_rank=4),
         stages=20,
         first_steps=2400,
         later_steps=1200,
+        adversary_steps=1200,
         strength=3.0,
         anchor_weight=1e4,
+        anchors_per_step=16,
         copies=32,
+        warmup_steps=10,
+        adversary_warmup_steps=5,
     ),
     # The embedded model: its text is 8 times narrower, so fewer steps at a higher rate do.
     "emoji": TrainingConfig(

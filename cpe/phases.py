@@ -13,6 +13,7 @@ from torch import Tensor
 from cpe.batch import Batch
 from cpe.config import TrainingConfig
 from cpe.gates import side_by_side
+from cpe.mixing import mix_anchors
 from cpe.objective import attend, attend_gradient, fixed_error, up_gradient, up_products, weigh, weigh_gradient
 from cpe.projections import BaseProjections
 
@@ -104,12 +105,11 @@ class ErasePhase:
         weighted = codes * self.shares
         metric = weigh_gradient(codes.flatten(1, 2), weighted.flatten(1, 2), products.metric)
         pull = -2 * weighted[:, : copied + erased]
-        to_targets = pull[:, copied:].index_add(1, self.pairing, pull[:, :copied])
-        pull = torch.cat([to_targets, -pull[:, :copied]], dim=1).flatten(1, 2)  # rows as the offsets'
+        pull = torch.cat([with_copies(pull, copied), -pull[:, :copied]], dim=1).flatten(1, 2)  # rows as the offsets'
         own[:, : copied + erased] -= pulled
         own *= 2 * self.shares
         back = attend_gradient(seen, own.flatten(0, 1), config.gate).unflatten(0, (count, -1))
-        back[:, copied : copied + erased].index_add_(1, self.pairing, back[:, :copied])
+        back[:, copied : copied + erased] = with_copies(back[:, : copied + erased], copied)
         side = torch.bmm(back.flatten(1, 2).transpose(1, 2), texts).transpose(1, 2)  # quicker than Xᵀ times back
         if self.spanned:
             noisy = back[:, -self.held :].flatten(1, 2)
@@ -129,7 +129,8 @@ class ErasePhase:
         self.wanted[:] = self.offset[self.concepts, self.template]
         if self.replayed:
             self.copies[:] = self.every_copy[self.concepts, self.copy]
-        spread = mix_anchors(self.batch.table, self.rows, self.share, out=self.anchors)
+        over_prompt = self.config.anchor_noise_over == "prompt"
+        spread = mix_anchors(self.batch.table, self.rows, self.share, out=self.anchors, over_prompt=over_prompt)
         if self.config.anchor_noise:
             for noise, own in zip(self.noise, self.batch.draws, strict=True):
                 noise.normal_(generator=own.noise)
@@ -198,41 +199,16 @@ class AttackPhase:
         return torch.stack([loss, torch.zeros_like(loss), torch.zeros_like(loss)])
 
 
-def mix_anchors(table: Tensor, rows: Tensor, share: Tensor, out: Tensor) -> Tensor:
-    """Writes pairs of texts, mixed by Beta(1, 1), and returns how their noise spreads.
+def with_copies(rows: Tensor, copied: int) -> Tensor:
+    """Returns the rows of the targets, each with those of its copies added; copy i goes with target i mod E.
 
-    Both texts x, y of a pair carry Gaussian noise of `anchor_noise` times each token's norm. Their mixture
-    s x + (1−s) y then carries Gaussian noise of √(s²‖x‖² + (1−s)²‖y‖²) times `anchor_noise`, drawn at once.
+    They are summed in one order on every device; CUDA's `index_add` sums in another each time.
 
     Args:
-        table: embeddings, (prompts, T, D).
-        rows: the pairs' rows in the table, first the x and then the y of each concept, (N, 2, A).
-        share: s, (N, A, 1, 1).
-        out: (N, A, T, D).
-
-    Returns:
-        √(s²‖x‖² + (1−s)²‖y‖²), (N, A, T, 1).
+        rows: of the copies, then of the targets, (N, C + E, T, ·).
+        copied: C.
     """
-    mix = _mix_in_cache if out.device.type == "cpu" else _mix_at_once
-    norms = mix(table, rows, share, out)
-    return torch.hypot(share * norms[:, 0], (1 - share) * norms[:, 1])
-
-
-def _mix_at_once(table: Tensor, rows: Tensor, share: Tensor, out: Tensor) -> Tensor:
-    """Mixes all pairs and returns their tokens' norms, (N, 2, A, T, 1)."""
-    pairs = table[rows].to(out)  # (N, 2, A, T, D)
-    torch.lerp(pairs[:, 1], pairs[:, 0], share, out=out)
-    return torch.linalg.vector_norm(pairs, dim=-1, keepdim=True)
-
-
-def _mix_in_cache(table: Tensor, rows: Tensor, share: Tensor, out: Tensor) -> Tensor:
-    """Does the same pair by pair: each stays in a core's cache, which is several times faster."""
-    pair = out.new_empty(2, *table.shape[1:])
-    norms = out.new_empty(*rows.shape, table.shape[1], 1)
-    for concept, chosen in enumerate(rows.tolist()):
-        for place, (first, second) in enumerate(zip(*chosen, strict=True)):
-            pair[0].copy_(table[first])
-            pair[1].copy_(table[second])
-            torch.lerp(pair[1], pair[0], share[concept, place, 0], out=out[concept, place])
-            norms[concept, :, place] = torch.linalg.vector_norm(pair, dim=-1, keepdim=True)
-    return norms
+    erased = rows.shape[1] - copied
+    missing = -copied % erased  # of the last round of copies
+    rounds = [rows[:, copied:], rows[:, :copied], rows.new_zeros(len(rows), missing, *rows.shape[2:])]
+    return torch.cat(rounds, dim=1).unflatten(1, (-1, erased)).sum(dim=1)

@@ -1,4 +1,4 @@
-"""Takes a phase's steps with Adam; on a GPU as one recorded graph.
+"""Takes a phase's steps with AdamW; on a GPU as one recorded graph.
 
 A step is a few hundred small operations. On a GPU launching them one by one takes longer than they do, so the step is
 recorded once as a CUDA graph and replayed. A recording is trusted only after it has given what the step itself gives.
@@ -34,7 +34,9 @@ class Stepper:
         self.capture = capture or (cuda_graph if moving.is_cuda else None)
         # A recording reads the rate at its place, on a GPU in single precision.
         self.rate = torch.zeros((), dtype=torch.float32 if moving.is_cuda else torch.float64, device=moving.device)
-        self.optimizer = torch.optim.Adam([moving], lr=self.rate, fused=True, capturable=moving.is_cuda)
+        self.optimizer = torch.optim.AdamW(
+            [moving], lr=self.rate, weight_decay=phase.config.weight_decay, fused=True, capturable=moving.is_cuda
+        )
         if state:
             self.optimizer.state[moving] = {name: value.clone() for name, value in state.items()}
         self.take: Callable[[], Tensor] | None = None

@@ -100,7 +100,7 @@ def train(
         watch: called after every step.
         begin: called before the first step, with the number of steps that the checkpoint has.
         checkpoint: file to resume from, written every stage and every so many steps; a training that is killed and
-            started again ends in the same gates, bit for bit. The caller deletes it once the gates are safe.
+            started again ends in the same gates (docs/method.md). The caller deletes it once the gates are safe.
         checkpoint_every: steps.
 
     Raises:
@@ -165,7 +165,9 @@ class Training:
         """Runs one phase of one stage from the step it is at to its end."""
         config = self.config
         phase = self.erase_phase() if self.phase == "erase" else self.attack_phase()
-        steps, peak, cycles = config.adversary_steps, config.adversary_rate, 1
+        steps, peak, cycles, warmup = config.adversary_steps, config.adversary_rate, 1, config.adversary_warmup_steps
+        if self.phase == "erase" or warmup is None:
+            warmup = config.warmup_steps
         if self.phase == "erase":
             steps = config.later_steps if self.stage else config.first_steps
             peak, cycles = (config.later_rate, 1) if self.stage else (config.first_rate, 2)
@@ -173,7 +175,7 @@ class Training:
         if not self.step:
             self.last_losses = self.batch.flat.new_zeros(len(self.active))
         while self.step < steps:
-            rate = learning_rate(self.step, steps, peak=peak, warmup=config.warmup_steps, cycles=cycles)
+            rate = learning_rate(self.step, steps, peak=peak, warmup=warmup, cycles=cycles)
             losses = stepper.step(rate)
             if self.step >= steps - math.ceil(END_SHARE * steps):
                 self.last_losses += losses[0] + losses[1] + config.anchor_weight * losses[2]

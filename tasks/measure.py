@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from prefect import task
 
 from artifacts.hashing import content_hash
@@ -18,6 +18,7 @@ from cpe.metrics.score import mean_score
 from cpe.prompts import named
 from cpe.scoring import EMBEDDED_DOMAINS, PHASES, Scored, SetSeen, as_row, recognised, score_sets
 from tasks.draw import Shard, file_name, shards
+from tasks.gather import Gathered
 from tasks.observe import observation_keys, observe, open_observers
 from tasks.places import Places
 from tasks.prepare import Plan
@@ -69,7 +70,8 @@ def measure(plan: Plan, bundle: str) -> str:
     """
     places = Places.from_environment()
     parts = {phase: list(shards(plan, bundle if phase == "after" else None)) for phase in PHASES}
-    with open_observers(plan, places) as (observers, holes):
+    with ExitStack() as held:
+        observers, holes = held.enter_context(open_observers(plan, places))
         references = _references(places, plan, observers)
         determined_by = {
             "measures": MEASURES,
@@ -84,19 +86,22 @@ def measure(plan: Plan, bundle: str) -> str:
         address = content_hash(determined_by)[:24]
         if places.holds(f"scores/{address}"):
             return address
-        seen: dict[str, dict[str, list[dict[str, NDArray]]]] = {}
+        gathered = Gathered(held.enter_context(places.scratch()))
         for phase, part in parts.items():
             for shard in part:
                 values = observe(places, plan, bundle if phase == "after" else None, shard, observers)
-                seen.setdefault(shard.of.name, {}).setdefault(phase, []).append(values)
-        logit_scale = getattr(observers.get("clip"), "logit_scale", None)
-    sets = [_seen(each, [s for s in parts["before"] if s.of == each], seen[each.name]) for each in plan.sets]
-    openness = _openness(places, plan, bundle)
-    provenance = {"profile": plan.profile.name, "base_model": plan.concepts.base_model, "bundle": bundle}
-    statistics = {name: found for name, (found, _) in references.items()}
-    scored = score_sets(sets, features=plan.profile.features, logit_scale=logit_scale, references=statistics)
-    rows = [as_row(each, provenance) for each in (*scored, *_openness_scores(openness))]
-    with places.scratch() as folder:
+                gathered.add(shard.of.name, phase, values)
+        sets = [_seen(each, [shard for shard in parts["before"] if shard.of == each], gathered) for each in plan.sets]
+        openness = _openness(places, plan, bundle)
+        provenance = {"profile": plan.profile.name, "base_model": plan.concepts.base_model, "bundle": bundle}
+        scored = score_sets(
+            sets,
+            features=plan.profile.features,
+            logit_scale=getattr(observers.get("clip"), "logit_scale", None),
+            references={name: found for name, (found, _) in references.items()},
+        )
+        rows = [as_row(each, provenance) for each in (*scored, *_openness_scores(openness))]
+        folder = held.enter_context(places.scratch())
         write_table(folder / "scores.parquet", rows, SCORES)
         write_table(folder / "pictures.parquet", list(_picture_rows(plan, parts, sets, bundle)), PICTURES)
         (folder / "detail.json").write_text(json.dumps({"openness": openness, "holes": holes}))
@@ -114,8 +119,8 @@ def _references(places: Places, plan: Plan, observers: Mapping[str, Observer]) -
     return {name: reference for name, reference in found.items() if reference is not None}
 
 
-def _seen(each: EvaluationSet, part: list[Shard], values: dict[str, list[dict[str, NDArray]]]) -> SetSeen:
-    """Returns what was seen in one set, shard after shard."""
+def _seen(each: EvaluationSet, part: list[Shard], gathered: Gathered) -> SetSeen:
+    """Returns what was seen in one set."""
     rows = [row for shard in part for row in shard.rows]
     other = EMBEDDED_DOMAINS.get(each.domain)
     return SetSeen(
@@ -125,10 +130,7 @@ def _seen(each: EvaluationSet, part: list[Shard], values: dict[str, list[dict[st
         concepts=np.array([row.concept or "" for row in rows]),
         prompt_ids=np.array([row.prompt_id for row in rows]),
         named=np.array([_named(row.prompt, other) for row in rows]),
-        seen={
-            phase: {name: np.concatenate([shard[name] for shard in of_shards]) for name in of_shards[0]}
-            for phase, of_shards in values.items()
-        },
+        seen={phase: gathered.of(each.name, phase) for phase in PHASES},
     )
 
 

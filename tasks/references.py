@@ -5,7 +5,6 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from PIL import Image
 
 from artifacts.hashing import content_hash, file_hash, folder_hash
 from cpe.metrics.observer import Observer
@@ -43,13 +42,15 @@ def reference_statistics(places: Places, name: str, observer: Observer) -> tuple
         return None
     if path.suffix in STATISTICS:
         return load_statistics(path), file_hash(path)
-    of = content_hash([folder_hash(path) if path.is_dir() else file_hash(path), observer.identity, READING])
+    pictures = _named_pictures(path) if path.is_file() else None
+    shown = folder_hash(path) if pictures is None else [file_hash(each) for each in pictures]
+    of = content_hash([shown, observer.identity, READING])
     kept = places.work / "references" / f"{of[:24]}.safetensors"
     if not kept.is_file():
-        pictures = folder_pictures(path) if path.is_dir() else _table_pictures(path)
+        opened = folder_pictures(path) if pictures is None else map(read_picture, pictures)
 
         def features() -> Iterator:
-            while batch := list(islice(pictures, PICTURES_AT_ONCE)):
+            while batch := list(islice(opened, PICTURES_AT_ONCE)):
                 yield observer.look(batch, [""] * len(batch))[observer.name]
 
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -57,16 +58,16 @@ def reference_statistics(places: Places, name: str, observer: Observer) -> tuple
     return load_statistics(kept), of
 
 
-def _table_pictures(path: Path) -> Iterator[Image.Image]:
-    """Yields the pictures that a Parquet table names, relative to itself."""
+def _named_pictures(path: Path) -> list[Path]:
+    """Returns the pictures that a Parquet table names, relative to itself."""
     try:
         names = pq.read_table(path, columns=["path"])["path"].to_pylist()
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"{path} is no table with the column 'path' ({told(error)}); write one row a picture"
         ) from None
-    for name in names:
-        picture = path.parent / str(name)
+    pictures = [path.parent / str(name) for name in names]
+    for name, picture in zip(names, pictures, strict=True):
         if not picture.is_file():
             raise ValueError(f"{path} names {name!r}, and there is no such file beside it; correct the table")
-        yield read_picture(picture)
+    return pictures

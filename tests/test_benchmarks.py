@@ -28,19 +28,20 @@ def test_training_benchmark_compares_equal_work():
     unet = build_attentions("sd-v1.4", share=20)
     config = PRESETS["celebrity"].model_copy(update={"copies": 2, "anchors_per_step": 3})
     result = training.measure(unet, config=config, tokens=7, rounds=1)
-    assert set(result["disagreement"]) == {
-        "erase loss",
-        "erase gradient",
-        "adversary loss",
-        "adversary gradient",
-    }
+    kinds = ("first", "erase", "adversary")
+    assert set(result["disagreement"]) == {f"{kind} {what}" for kind in kinds for what in ("loss", "gradient")}
     assert max(result["disagreement"].values()) < 1e-9
-    for kind in ("erase", "adversary"):
+    for kind in kinds:
         assert result[kind]["ratio"] == pytest.approx(result[kind]["ms_plain"] / result[kind]["ms_ours"], rel=1e-6)
         assert result[kind]["gflop_ours"] < result[kind]["gflop_plain"]
         assert result[kind]["where"][0]["ms_per_step"] > 0
     json.dumps(result)
-    text = training.report(result | training.totals(result, config))
+    assert result["first"]["gflop_ours"] < result["erase"]["gflop_ours"], "the first stage has no copies"
+    totals = training.totals(result, config)
+    work = {kind: result[kind]["gflop_ours"] / 1e3 for kind in kinds}
+    expected = 1800 * work["first"] + 4 * 450 * work["erase"] + 4 * 450 * work["adversary"]
+    assert totals["training_tflop_ours"] == pytest.approx(expected)
+    text = training.report(result | totals)
     assert "times faster" in text
 
 

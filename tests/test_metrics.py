@@ -1,5 +1,7 @@
 """Scores against independent implementations, and what their intervals promise."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -224,3 +226,37 @@ def test_the_clip_score_is_the_models_own_logit() -> None:
 def test_what_cannot_be_scored_is_said(call, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def peak_bytes(work) -> int:
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
+def test_the_memory_of_distances_does_not_grow_with_the_pictures(distance, tmp_path) -> None:
+    width, peaks = 32, []
+    for count in (2_000, 20_000):
+        mapped = []
+        for name in "ab":
+            file = np.memmap(tmp_path / f"{name}{count}", np.float32, "w+", shape=(count, width))
+            file[:] = np.random.default_rng(ord(name)).normal(size=(count, width))
+            mapped.append(file)
+        few = {"subsets": 3, "subset_size": 500} if distance is kernel_distance else {}
+        peaks.append(peak_bytes(lambda: distance(*mapped, **few)))  # noqa: B023
+    # numbers of groups, and the shuffling of a subset, take some 8-byte numbers a picture; features would take 32
+    assert peaks[1] - peaks[0] < 18_000 * 8 * (12 if distance is kernel_distance else 1), peaks
+
+
+def test_a_mapped_matrix_gives_the_distances_of_one_in_memory(tmp_path) -> None:
+    a, b = features(0, 1300, 5).astype(np.float32), features(1, 900, 5).astype(np.float32)
+    mapped = []
+    for name, rows in (("a", a), ("b", b)):
+        rows.tofile(tmp_path / name)
+        mapped.append(np.memmap(tmp_path / name, np.float32, "r").reshape(-1, 5))
+    for distance in (frechet_distance, kernel_distance):
+        assert distance(*mapped) == distance(a, b)

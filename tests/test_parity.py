@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cpe.batch import Batch, Draws
-from cpe.config import GateConfig, TrainingConfig
+from cpe.config import PRESETS, GateConfig, TrainingConfig
 from cpe.eraser import Eraser
 from cpe.gatefile import metadata_of, module_path, read_gates, to_tensors
 from cpe.gates import Gates
@@ -142,3 +142,35 @@ def test_adversary_stage_follows_the_released_trajectory():
         optimizer.step()
     torch.testing.assert_close(torch.tensor(losses), run.tensors["adversary.losses"].float(), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(copies[0], run.tensors["adversary.end"], rtol=1e-4, atol=1e-4)
+
+
+def released_noise(embs, scale):
+    """The released sampler's noise, as its formula has it: every element by the norm of the whole prompt."""
+    return scale * embs.flatten(1).norm(2, dim=1)[:, None, None] * torch.randn_like(embs)
+
+
+@pytest.mark.parametrize("spanned", [True, False])
+def test_noise_on_anchors_is_as_strong_as_released(spanned):
+    run, scale, repeats = Trajectory(), 0.001, 400
+    table = torch.cat([anchors.flatten(0, -3) for anchors in run.tensors["anchors"]])
+    run.batch = dataclasses.replace(run.batch, table=table)
+    update = {"anchor_noise": scale, "anchor_noise_over": PRESETS["celebrity"].anchor_noise_over}
+    run.config = run.config.model_copy(update={**update, "anchors_per_step": len(table) // 2})
+    phase = ErasePhase(run.batch, run.batch.target[:, :0], run.batch.target[:, :0], run.base, run.config)
+    phase.spanned = phase.spanned and spanned
+    assert phase.spanned == spanned
+    if not spanned:
+        phase.noise = torch.empty_like(phase.anchors)
+    pairs = torch.arange(len(table) // 2 * 2).view(-1, 2)
+    phase.rows[:], phase.share[:] = pairs.T, torch.linspace(0, 1, len(pairs))[:, None, None]
+    ours, theirs = [], []
+    mixed = lambda texts: phase.share[0] * texts[pairs[:, 0]] + (1 - phase.share[0]) * texts[pairs[:, 1]]  # noqa: E731
+    torch.manual_seed(0)
+    for _ in range(repeats):
+        phase.fill()
+        ours.append(phase.noise[0].clone() if spanned else (phase.anchors[0] - mixed(table)))
+        theirs.append(mixed(released_noise(table, scale)))
+    found, expected = (torch.stack(drawn).double().square().mean((0, 2, 3)).sqrt() for drawn in (ours, theirs))
+    torch.testing.assert_close(found, expected, rtol=0.03, atol=0)
+    tokens = run.tensors["target"].shape[1]
+    assert (found / scale > 0.5 * tokens**0.5 * table.norm(dim=-1).min()).all(), "not the norm of single tokens"

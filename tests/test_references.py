@@ -57,6 +57,19 @@ def test_a_folder_a_table_and_saved_statistics_say_the_same(places):
     assert reference_statistics(places, "i2p", observer) is None
 
 
+def test_statistics_of_a_table_are_those_of_the_pictures_it_names_now(places):
+    (places.data / "coco-reference").rename(places.data / "elsewhere")
+    names = [f"elsewhere/{number:02d}.png" for number in range(70)]
+    pq.write_table(pa.table({"path": names}), places.data / "coco-reference.parquet")
+    observer = Corners()
+    found, of = reference_statistics(places, "coco", observer)
+    Image.new("RGB", (8, 8), "white").save(places.data / names[3])  # the table is as it was
+    again, of_another = reference_statistics(places, "coco", observer)
+    assert of_another != of
+    assert not np.array_equal(again.mean, found.mean)
+    assert observer.looked == 140
+
+
 def test_a_table_that_names_no_picture_is_refused(places):
     (places.data / "coco-reference").rename(places.data / "elsewhere")
     table = places.data / "coco-reference.parquet"

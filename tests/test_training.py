@@ -6,11 +6,11 @@ import pytest
 import torch
 from small import TOKENS, WIDTH, as_plain, random_text, small_base, small_unet
 
-import cpe.phases
+import cpe.mixing
 from benchmarks import plain
 from cpe.batch import ConceptTexts, fresh_gates
 from cpe.config import PRESETS, GateConfig, TrainingConfig
-from cpe.phases import mix_anchors
+from cpe.mixing import mix_anchors
 from cpe.projections import BaseProjections, find_projections
 from cpe.training import learning_rate, steps_in_all, train
 
@@ -105,18 +105,21 @@ def test_learning_rate_warms_up_and_restarts():
 
 @pytest.mark.parametrize("way", ["_mix_in_cache", "_mix_at_once"])
 def test_anchors_are_mixtures_and_their_noise_spreads_as_that_of_a_pair(way, monkeypatch):
-    monkeypatch.setattr("cpe.phases._mix_in_cache", getattr(cpe.phases, way))
+    monkeypatch.setattr("cpe.mixing._mix_in_cache", getattr(cpe.mixing, way))
     table = torch.zeros(4, TOKENS, WIDTH, dtype=torch.float64)
     table[:, :, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None]
     rows = torch.tensor([[[0, 1, 2], [3, 2, 1]]])
     share = torch.tensor([1.0, 0.25, 0.0], dtype=torch.float64)[None, :, None, None]
     out = torch.empty(1, 3, TOKENS, WIDTH, dtype=torch.float64)
-    spread = mix_anchors(table, rows, share, out)
+    spread = mix_anchors(table, rows, share, out, over_prompt=False)
     expected = torch.tensor([1.0, 0.25 * 2 + 0.75 * 3, 2.0], dtype=torch.float64)
     torch.testing.assert_close(out[0, :, :, 0], expected[:, None].expand(3, TOKENS))
     assert torch.equal(out[..., 1:], torch.zeros_like(out[..., 1:]))
     widths = torch.tensor([1.0, math.hypot(0.25 * 2, 0.75 * 3), 2.0], dtype=torch.float64)
     torch.testing.assert_close(spread[0, :, :, 0], widths[:, None].expand(3, TOKENS))
+    whole = mix_anchors(table, rows, share, out, over_prompt=True)
+    assert whole.shape == (1, 3, 1, 1)
+    torch.testing.assert_close(whole.flatten(), widths * math.sqrt(TOKENS))
 
 
 def test_texts_of_another_width_are_refused(base):
@@ -169,8 +172,7 @@ class PlainTraining:
                 copies = self.search(drawn.requires_grad_()).detach()
             self.erase(stage, copies)
 
-    def rate(self, step: int, steps: int, peak: float, cycles: int) -> float:
-        warmup = self.config.warmup_steps
+    def rate(self, step: int, steps: int, peak: float, cycles: int, warmup: int) -> float:
         if step < warmup:
             return peak * step / warmup
         share = cycles * (step - warmup) / (steps - warmup)
@@ -189,7 +191,8 @@ class PlainTraining:
         columns = torch.cat([self.parameters[0], self.parameters[1], *self.gate["downs"]], dim=1).detach()
         seen = torch.randn(count, len(first[0]), columns.shape[1], generator=self.noise, dtype=torch.float64)
         noise = seen @ torch.linalg.qr(columns).Q.T  # what the gate's columns can see of the noise
-        norms = [(x * x).sum(-1, keepdim=True) for x in (first, second)]
+        over = (-2, -1) if self.config.anchor_noise_over == "prompt" else -1
+        norms = [(x * x).sum(over, keepdim=True) for x in (first, second)]
         width = self.config.anchor_noise * (share**2 * norms[0] + (1 - share) ** 2 * norms[1]).sqrt()
         return torch.cat([share * first + (1 - share) * second + width * noise, self.empty])
 
@@ -199,7 +202,7 @@ class PlainTraining:
         peak, cycles = (config.later_rate, 1) if stage else (config.first_rate, 2)
         optimizer = torch.optim.Adam([p.requires_grad_() for p in self.parameters])
         for step in range(steps):
-            optimizer.param_groups[0]["lr"] = self.rate(step, steps, peak, cycles)
+            rate = self.rate(step, steps, peak, cycles, config.warmup_steps)
             target, offset = self.targets()
             quiet = self.anchors()
             paired = [i % len(target) for i in range(len(copies))]
@@ -209,29 +212,41 @@ class PlainTraining:
             anchor = self.error(quiet, torch.zeros_like(quiet)).mean()
             optimizer.zero_grad()
             (erase + adversarial + config.anchor_weight * anchor).backward()
-            optimizer.step()
+            self.move(optimizer, rate)
             self.losses.append((erase.item(), adversarial.item(), anchor.item()))
         for parameter in self.parameters:
             parameter.requires_grad_(False)
 
+    def move(self, optimizer, rate: float) -> None:
+        """Adam's step, and beside it the decay that AdamW adds to Adam."""
+        optimizer.param_groups[0]["lr"] = rate
+        with torch.no_grad():
+            for parameter in optimizer.param_groups[0]["params"]:
+                parameter -= rate * self.config.weight_decay * parameter
+        optimizer.step()
+
     def search(self, copies):
+        config = self.config
+        warmup = config.warmup_steps if config.adversary_warmup_steps is None else config.adversary_warmup_steps
         optimizer = torch.optim.Adam([copies])
-        for step in range(self.config.adversary_steps):
-            rate = self.rate(step, self.config.adversary_steps, self.config.adversary_rate, 1)
-            optimizer.param_groups[0]["lr"] = rate
+        for step in range(config.adversary_steps):
+            rate = self.rate(step, config.adversary_steps, config.adversary_rate, 1, warmup)
             target, _ = self.targets()
             paired = [i % len(target) for i in range(len(copies))]
             loss = self.error(target[paired] + copies, -copies).mean()
             optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
+            self.move(optimizer, rate)
             self.losses.append((loss.item(), 0.0, 0.0))
         return copies
 
 
-def test_training_equals_the_algorithm_written_plainly_in_float64():
+@pytest.mark.parametrize(
+    "released", [{}, {"anchor_noise_over": "prompt", "weight_decay": 0.3, "adversary_warmup_steps": 1}]
+)
+def test_training_equals_the_algorithm_written_plainly_in_float64(released):
     steps = {"first_steps": 14, "later_steps": 9, "adversary_steps": 8, "warmup_steps": 3, "later_rate": 4e-3}
-    config = CONFIG.model_copy(update=steps)
+    config = CONFIG.model_copy(update={**steps, **released})
     single = concept("a", 1)
     texts = ConceptTexts("a", single.target.double(), single.surrogate.double(), TABLE, 1, single.anchor_rows)
     empty = random_text(1, seed=999)[0]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cpe.metrics.reference import Statistics
+from cpe.metrics.reference import ROWS_AT_ONCE, Statistics, statistics_of
 from cpe.metrics.score import Features, Score, Seed, as_matrix
 
 SUBSET = 1000
@@ -20,16 +20,16 @@ NOT_POSITIVE = 1e-5  # how far below 0 a covariance kept in float32 may have an 
 def frechet_distance(features_a: Features, features_b: Features, *, name: str = "frechet_distance") -> Score:
     """Returns the squared Fréchet distance of two Gaussians fitted to features, in float64.
 
-    ‖μa − μb‖² + tr(Σa + Σb − 2 (Σa Σb)^½). With centred features Σ = XᵀX / (N − 1), the last trace is the sum of
-    the singular values of Xa Xbᵀ / √((Na − 1)(Nb − 1)): no matrix root is taken, so covariances that are not of
-    full rank (fewer pictures than features) lose no digits.
+    ‖μa − μb‖² + tr(Σa + Σb − 2 (Σa Σb)^½). With roots RᵀR = Σ the last trace is the sum of the singular values of
+    Ra Rbᵀ. Fewer pictures than features are their own root once centred, so no digits are lost where a covariance is
+    not of full rank; of more, mean and covariance are collected some rows at a time, so memory does not grow with them.
 
     Few pictures overstate the distance: two samples of one distribution are farther apart the smaller they are.
     Compare only distances measured with equal counts; 10,000 and more is usual, and `kernel_distance` has no
     such bias. For the same reason no interval is given: resamples are more alike inside than samples are.
 
     Args:
-        features_a: (Na, D), at least 2 pictures.
+        features_a: (Na, D), at least 2 pictures; perhaps mapped from a file.
         features_b: (Nb, D), at least 2 pictures.
         name: of the score.
 
@@ -42,8 +42,7 @@ def frechet_distance(features_a: Features, features_b: Features, *, name: str = 
     Source: Heusel et al., NeurIPS 2017, equation 6.
     """
     a, b = _pair(features_a, features_b)
-    mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)  # (D,)
-    value = _gaussian_distance(mean_a, _covariance_root(a - mean_a), mean_b, _covariance_root(b - mean_b))
+    value = _gaussian_distance(*_gaussian(a, "features_a"), *_gaussian(b, "features_b"))
     return Score(name, value, None, None, min(len(a), len(b)), "squared feature distance")
 
 
@@ -66,11 +65,10 @@ def frechet_distance_to(statistics: Statistics, features: Features, *, name: str
 
     Source: Heusel et al., NeurIPS 2017, equation 6.
     """
-    seen, width = as_matrix(features, "features", at_least=2), len(statistics.mean)
+    seen, width = _matrix(features, "features"), len(statistics.mean)
     if seen.shape[1] != width:
         raise ValueError(f"features need the reference's width {width}, got {seen.shape[1]}; use one extractor")
-    mean = seen.mean(axis=0)  # (D,)
-    value = _gaussian_distance(mean, _covariance_root(seen - mean), statistics.mean, _root_of(statistics))
+    value = _gaussian_distance(*_gaussian(seen, "features"), statistics.mean, _root_of(statistics))
     count = min(len(seen), statistics.count or len(seen))
     return Score(name, value, None, None, count, "squared feature distance")
 
@@ -86,6 +84,8 @@ def kernel_distance(
     seed: Seed = 0,
 ) -> Score:
     """Returns the unbiased squared maximum mean discrepancy under the kernel (x·y / D + 1)³, averaged over subsets.
+
+    As in clean-fid, a subset at a time is in memory in double precision, whatever the number of pictures.
 
     Where several pictures come from one prompt they are no independent samples: name the prompts as `groups`, and
     pictures of the same prompt are never compared with each other, neither within a set nor across. Being
@@ -116,22 +116,43 @@ def kernel_distance(
     rng = np.random.default_rng(seed)
     group_a, group_b = _group_numbers(groups, len(a), len(b))
     if size == len(a) == len(b):
-        values = [_discrepancy(a, b, group_a, group_b)]
+        values = [_discrepancy(as_matrix(a, "features_a"), as_matrix(b, "features_b"), group_a, group_b)]
     else:
         values = []
         for _ in range(subsets):
             one, other = rng.choice(len(a), size, replace=False), rng.choice(len(b), size, replace=False)
-            values.append(_discrepancy(a[one], b[other], group_a[one], group_b[other]))
+            drawn = as_matrix(a[one], "features_a"), as_matrix(b[other], "features_b")
+            values.append(_discrepancy(*drawn, group_a[one], group_b[other]))
     return Score(name, float(np.mean(values)), None, None, min(len(a), len(b)), "squared kernel distance")
 
 
-def _pair(features_a: Features, features_b: Features) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    a, b = as_matrix(features_a, "features_a", at_least=2), as_matrix(features_b, "features_b", at_least=2)
+def _pair(features_a: Features, features_b: Features) -> tuple[Any, Any]:
+    a, b = _matrix(features_a, "features_a"), _matrix(features_b, "features_b")
     if a.shape[1] != b.shape[1]:
         raise ValueError(
             f"both sets need the same features, got widths {a.shape[1]} and {b.shape[1]}; use one extractor"
         )
     return a, b
+
+
+def _matrix(features: Features, argument: str) -> Any:
+    """Returns features as they are, (N, D), once they have been looked at some rows at a time."""
+    matrix: Any = features if hasattr(features, "shape") else np.asarray(features)
+    if matrix.ndim != 2 or len(matrix) < 2:
+        return as_matrix(matrix, argument, at_least=2)  # says what is wrong
+    for start in range(0, len(matrix), ROWS_AT_ONCE):
+        as_matrix(matrix[start : start + ROWS_AT_ONCE], argument, first=start)
+    return matrix
+
+
+def _gaussian(features: Any, argument: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the mean (D,) of features (N, D), and a matrix R with RᵀR = their covariance, of at most D rows."""
+    if len(features) > features.shape[1]:
+        statistics = statistics_of(features, argument=argument)
+        return statistics.mean, _root_of(statistics)
+    few = as_matrix(features, argument)
+    mean = few.mean(axis=0)
+    return mean, (few - mean) / np.sqrt(len(few) - 1)
 
 
 def _gaussian_distance(
@@ -157,15 +178,6 @@ def _root_of(statistics: Statistics) -> NDArray[np.float64]:
         )
     told = values > len(values) * np.finfo(np.float64).eps * largest
     root: NDArray[np.float64] = np.sqrt(values[told])[:, None] * vectors[:, told].T
-    return root
-
-
-def _covariance_root(centred: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns a matrix R with RᵀR = covariance, of at most D rows."""
-    scaled = centred / np.sqrt(len(centred) - 1)
-    if len(scaled) <= scaled.shape[1]:
-        return scaled
-    root: NDArray[np.float64] = np.linalg.qr(scaled, mode="r")  # type: ignore[assignment]
     return root
 
 

@@ -44,14 +44,15 @@ class Statistics:
     count: int | None
 
 
-def statistics_of(features: Features | Iterable[Features]) -> Statistics:
+def statistics_of(features: Features | Iterable[Features], *, argument: str = "features") -> Statistics:
     """Returns the statistics of features that come batch by batch; memory does not grow with their number.
 
     They are the same bit for bit however the features are cut into batches, and as exact as those of all features at
     once: blocks of equal size are centred on their own and then joined.
 
     Args:
-        features: one matrix (N, D), or batches (B, D) of it; at least 2 pictures.
+        features: one matrix (N, D), perhaps mapped from a file, or batches (B, D) of it; at least 2 pictures.
+        argument: what messages call them.
 
     Raises:
         ValueError: fewer than 2 pictures, features that are not finite, or batches of different widths.
@@ -59,8 +60,8 @@ def statistics_of(features: Features | Iterable[Features]) -> Statistics:
     Source: Chan, Golub and LeVeque, The American Statistician 37, 1983: the pairwise update.
     """
     count, mean, scatter = 0, np.zeros(0), np.zeros((0, 0))
-    batches: Any = [features] if getattr(features, "ndim", 0) == 2 else features
-    for block in _blocks(batches):
+    batches: Any = _slices(features) if getattr(features, "ndim", 0) == 2 else features
+    for block in _blocks(batches, argument):
         if not count:
             mean, scatter = np.zeros(block.shape[1]), np.zeros((block.shape[1], block.shape[1]))
         total = count + len(block)
@@ -71,7 +72,7 @@ def statistics_of(features: Features | Iterable[Features]) -> Statistics:
         mean += apart * (len(block) / total)
         count = total
     if count < 2:
-        raise ValueError(f"features needs at least 2 picture(s), got {count}; add pictures")
+        raise ValueError(f"{argument} needs at least 2 picture(s), got {count}; add pictures")
     return Statistics(mean, (scatter + scatter.T) / (2 * (count - 1)), count)
 
 
@@ -172,12 +173,18 @@ def _load_npz(path: Path, names: Sequence[str]) -> dict[str, NDArray]:
         return {name: opened[name] for name in names if name in opened.files}
 
 
-def _blocks(batches: Iterable[Features]) -> Iterator[NDArray[np.float64]]:
+def _slices(features: Any) -> Iterator[Features]:
+    """Yields a matrix some rows at a time, so that no more of it is in memory in double precision."""
+    return (features[start : start + ROWS_AT_ONCE] for start in range(0, len(features), ROWS_AT_ONCE))
+
+
+def _blocks(batches: Iterable[Features], argument: str) -> Iterator[NDArray[np.float64]]:
     """Yields the same rows in blocks of `ROWS_AT_ONCE`; the last one may have fewer."""
     waiting: list[NDArray[np.float64]] = []
-    rows = 0
+    rows = seen = 0
     for batch in batches:
-        matrix = as_matrix(batch, "features")
+        matrix = as_matrix(batch, argument, first=seen)
+        seen += len(matrix)
         if waiting and matrix.shape[1] != waiting[0].shape[1]:
             raise ValueError(
                 f"batches need the same features, got widths {waiting[0].shape[1]} and {matrix.shape[1]}; "

@@ -78,8 +78,15 @@ def mean_score(name: str, values: NDArray[np.float64], *, unit: str, seed: Seed 
     return Score(name, float(np.sort(values).mean()), low, high, len(values), unit)
 
 
-def as_matrix(features: Features, argument: str, *, at_least: int = 1) -> NDArray[np.float64]:
-    """Returns features as a finite float64 matrix, (N, D); checks that there are enough of them."""
+def as_matrix(features: Features, argument: str, *, at_least: int = 1, first: int = 0) -> NDArray[np.float64]:
+    """Returns features as a finite float64 matrix, (N, D); checks that there are enough of them.
+
+    Args:
+        features: (N, D).
+        argument: what messages call them.
+        at_least: how many there must be.
+        first: number of the first row, where they are some of more.
+    """
     detach = getattr(features, "detach", None)
     matrix = np.asarray(features if detach is None else detach().double().cpu().numpy(), dtype=np.float64)
     if matrix.size == 0 or len(matrix) < at_least:
@@ -91,5 +98,5 @@ def as_matrix(features: Features, argument: str, *, at_least: int = 1) -> NDArra
         )
     if not np.isfinite(matrix).all():
         bad = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
-        raise ValueError(f"{argument} must be finite, row {bad} is not; compute the features in float32")
+        raise ValueError(f"{argument} must be finite, row {first + bad} is not; compute the features in float32")
     return matrix
