@@ -81,12 +81,11 @@ def weight_of(network: nn.Module, path: str) -> Tensor:
     """
     module: Any = innermost(network.get_submodule(path))
     weight = module.weight
-    if not isinstance(weight, Tensor) or tuple(weight.shape) != (module.out_features, module.in_features):
-        shape = tuple(getattr(weight, "shape", ()))
+    if type(weight) not in (Tensor, nn.Parameter) or tuple(weight.shape) != (module.out_features, module.in_features):
         raise ValueError(
-            f"the weights of {path} are packed ({type(module).__name__}, {shape} for "
-            f"{module.out_features} x {module.in_features}); train on the model as it was published, then attach the "
-            "gates to the packed one"
+            f"the weights of {path} are packed or quantised ({type(module).__name__}, {type(weight).__name__} of "
+            f"{tuple(getattr(weight, 'shape', ()))} for {module.out_features} x {module.in_features}); train on the "
+            "model as it was published, then attach the gates to the quantised one"
         )
     return weight
 

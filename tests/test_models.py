@@ -274,7 +274,7 @@ def test_shipped_quality_file_holds_what_the_model_card_says():
 
 
 def test_the_embedded_models_fingerprint_stays_what_gates_addresses_hold(embedded):
-    """Gates' addresses hash it: were it another, every gate would be trained anew. `fingerprint(load_pipeline(...))`."""
+    """Gates' addresses hash what `fingerprint(load_pipeline("embedded"))` gives: another one trains them all anew."""
     assert fingerprint(embedded).startswith("c58af419229c64198a82e85b")
     assert text_fingerprint(embedded).startswith("382a021317382a0f48351315")
 
@@ -293,11 +293,11 @@ def test_the_fingerprint_depends_on_every_network_of_a_pipeline():
     parts = {name: parts[name] for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
     pipe = PixArtAlphaPipeline(**parts, transformer=transformer)
     controlled = tiny_variant("controlnet")
-    for pipe, part in [(pipe, "transformer"), (controlled, "controlnet"), (controlled, "unet"), (controlled, "vae")]:
-        mark, text_mark = fingerprint(pipe), text_fingerprint(pipe)
-        next(getattr(pipe, part).parameters()).data.mul_(2)
-        assert fingerprint(pipe) != mark, part
-        assert text_fingerprint(pipe) == text_mark, "the texts are the same"
+    for model, part in [(pipe, "transformer"), (controlled, "controlnet"), (controlled, "unet"), (controlled, "vae")]:
+        mark, text_mark = fingerprint(model), text_fingerprint(model)
+        next(getattr(model, part).parameters()).data.mul_(2)
+        assert fingerprint(model) != mark, part
+        assert text_fingerprint(model) == text_mark, "the texts are the same"
 
 
 def test_every_text_encoder_and_tokenizer_shapes_the_text_fingerprint():
