@@ -5,8 +5,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from cpe.projections import SITE_SUFFIXES
-
 CROSS_DOWN, CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 # unet/config.json of each model, as far as it differs from the defaults of UNet2DConditionModel.
 UNETS: dict[str, dict[str, Any]] = {
@@ -57,7 +55,7 @@ def build_attentions(shape: str, seed: int = 0, *, share: int = 1) -> nn.Module:
     torch.manual_seed(seed)
     kept = nn.Module()
     for name, module in whole.named_modules():
-        if name.endswith(SITE_SUFFIXES[0]):
+        if name.endswith(".attn2.to_k"):
             place = kept
             for part in name.split(".")[:-1]:
                 if part not in place._modules:

@@ -1,6 +1,6 @@
 """CPE, Concept Pinpoint Eraser: concepts taken out of text-to-image models by gates on the text.
 
-What a user needs is here, loaded when asked for: `Eraser`, `ConceptList`, `load_list`, `load_pipeline`,
+What a user needs is here, loaded when asked for: `Eraser`, `detach`, `ConceptList`, `load_list`, `load_pipeline`,
 `train` with its `ConceptTexts`, `BaseProjections` and `encode_prompts`, and the `PRESETS`.
 """
 
@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cpe.attachment import detach as detach
     from cpe.batch import ConceptTexts as ConceptTexts
     from cpe.concept_files import load_list as load_list
     from cpe.concepts import ConceptList as ConceptList
@@ -24,6 +25,7 @@ _PUBLIC = {
     "ConceptTexts": "cpe.batch",
     "Eraser": "cpe.eraser",
     "PRESETS": "cpe.config",
+    "detach": "cpe.attachment",
     "encode_prompts": "cpe.models",
     "load_list": "cpe.concept_files",
     "load_pipeline": "cpe.models",
@@ -35,6 +37,7 @@ __all__ = [
     "ConceptList",
     "ConceptTexts",
     "Eraser",
+    "detach",
     "encode_prompts",
     "load_list",
     "load_pipeline",

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpe.attachment import Attachment
+from cpe.attachment import Attachment, attachment_at, network_of
 from cpe.config import GateConfig
 from cpe.gatefile import GateFileError, LoadedGates, read_gates
 from cpe.gatefolder import gate_files
 from cpe.gates import Gates
-from cpe.projections import find_projections
+from cpe.sites import find_projections, innermost, widths_of
 
 PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numbers
 
@@ -125,29 +125,31 @@ class Eraser:
         embedding still get the prompt as it is: gates are trained for the U-Net's projections.
         LoRA layers, offload hooks and `torch.compile` may come before or after; under offload hooks and in compiled
         code keys and values are computed every step, residuals still once a prompt. While attached, fusing
-        projections raises. Weights written through `.data` between two calls with the very same text tensor, which
-        pipelines never do, go unnoticed except on the CPU.
+        projections raises, and so does a call once a projection or the pipeline's network has been replaced.
+        Copies and pickles of the network carry their own erasure. Weights written through `.data` between two calls
+        with the very same text tensor, which pipelines never do, go unnoticed except on the CPU.
 
         Raises:
             ValueError: the pipeline's projections are not those the gates were trained for, or are fused.
             RuntimeError: this eraser is attached already, or another one is attached there.
         """
-        if self._attachment is not None:
+        if self._attachment is not None and self._attachment.active:
             raise RuntimeError("this eraser is attached already; detach it first")
-        unet = getattr(pipe, "unet", pipe)
-        unet = getattr(unet, "_orig_mod", unet)  # what torch.compile wraps
-        if not isinstance(unet, nn.Module):
-            raise ValueError(f"{type(pipe).__name__} has no U-Net; CPE's gates belong to a U-Net's cross-attentions")
-        projections = {name: _innermost(module) for name, module in find_projections(unet).items()}
+        network = network_of(pipe)
+        projections = {name: innermost(module) for name, module in find_projections(network).items()}
         self._check_fits(projections)
         self._scoring = self._scoring or [_scoring_matrix(part.gates) for part in self._parts]
-        self._attachment = Attachment(pipe, unet, projections, lambda text: self.residuals(text))
+        self._attachment = Attachment(pipe, network, projections, self)
 
     def detach(self) -> None:
-        """Takes the residuals off again; does nothing if they are not on."""
+        """Takes the residuals off again; does nothing if they are not on. `cpe.detach(pipe)` needs no eraser."""
         if self._attachment is not None:
             self._attachment.remove()
             self._attachment = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of an eraser is attached nowhere."""
+        return {**vars(self), "_attachment": None}
 
     def _residuals(self, text: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns the winners' residuals of all projections side by side, (B, T, ΣO)."""
@@ -209,10 +211,10 @@ class Eraser:
                 f"gates expect text width {width}, got {text.shape[-1]}; were they trained for another text encoder?"
             )
 
-    def _check_fits(self, projections: dict[str, nn.Linear]) -> None:
-        found = {name: module.weight.shape[0] for name, module in projections.items()}
+    def _check_fits(self, projections: dict[str, nn.Module]) -> None:
+        found = {name: widths_of(module)[0] for name, module in projections.items()}
         expected = dict(zip(self._sites, self._widths, strict=True))
-        text_width = next(iter(projections.values())).weight.shape[1]
+        text_width = widths_of(next(iter(projections.values())))[1]
         if text_width != self._parts[0].gates.text_width:
             raise ValueError(
                 f"gates expect text width {self._parts[0].gates.text_width}, the pipeline has {text_width}; "
@@ -225,17 +227,11 @@ class Eraser:
                 f"{odd[0]} (width {odd[1]}); were they trained for another base model?"
             )
         for name, module in projections.items():
-            if "cpe_attached" in vars(module):
+            if attachment_at(module) is not None:
                 raise RuntimeError(
-                    f"another eraser is attached at {name}; detach it, or load all gates into one eraser"
+                    f"another eraser is attached at {name}; take it off with cpe.detach(pipe), or load all gates into "
+                    "one eraser"
                 )
-
-
-def _innermost(module: nn.Module) -> nn.Linear:
-    """Returns the projection itself where LoRA layers sit around it: they may be taken off while it is erased."""
-    while isinstance(inner := getattr(module, "base_layer", None), nn.Module):
-        module = inner
-    return module  # type: ignore[return-value]
 
 
 def _scoring_matrix(gates: Gates) -> Tensor:

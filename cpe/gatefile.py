@@ -67,7 +67,7 @@ def module_path(key: str) -> str:
     """Returns the module path a released key names: `lora_unet_mid_block_attentions_0` is `mid_block.attentions.0`."""
     path = re.sub(r"_(\d+)(?=_|$)", r".\1", key.removeprefix(_SITE_PREFIX))
     path = re.sub(r"(\.\d+)_", r"\1.", path)
-    return re.sub(r"^mid_block_", "mid_block.", path).replace("attn2_", "attn2.")
+    return re.sub(r"(attn[12])_", r"\1.", re.sub(r"^mid_block_", "mid_block.", path))
 
 
 def to_tensors(gates: Gates, sites: Sequence[str]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Finds a U-Net's cross-attention projections and weighs how far an error in each can travel."""
+"""Weighs how far an error in each of a U-Net's cross-attention projections can travel."""
 
 # Axes: D text width, O projection width, L projections.
 
@@ -12,34 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from cpe.sites import find_projections as find_projections
+from cpe.sites import weight_of, widths_of
+
 SUMMARY_FORMAT = 1  # raised when weights or M are computed otherwise
-SITE_SUFFIXES = (".attn2.to_k", ".attn2.to_v")
-
-
-def find_projections(unet: nn.Module) -> dict[str, nn.Linear]:
-    """Returns the key and value projections of every cross-attention, by module path.
-
-    Raises:
-        ValueError: the network has no cross-attention, or some of it is fused.
-    """
-    fused = [
-        name
-        for name, module in unet.named_modules()
-        # The processor alone decides: `fused_projections` stays set when diffusers unfuses.
-        if name.endswith("attn2") and type(getattr(module, "processor", None)).__name__.startswith("Fused")
-    ]
-    if fused:
-        raise ValueError(
-            f"the projections of {fused[0]} and {len(fused) - 1} more are fused, which bypasses gates; "
-            "call pipe.unfuse_qkv_projections() first"
-        )
-    found = {name: module for name, module in unet.named_modules() if name.endswith(SITE_SUFFIXES)}
-    if not found:
-        raise ValueError(
-            f"{type(unet).__name__} has no cross-attention (no module named attn2.to_k or attn2.to_v): "
-            "CPE erases where text enters, so it needs a text-to-image U-Net"
-        )
-    return found  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -87,9 +63,9 @@ class BaseProjections:
             cache: folder that keeps spectral norms and M by the weights' content; None computes them.
         """
         found = find_projections(unet)
-        widths = tuple(module.weight.shape[0] for module in found.values())
+        widths = tuple(widths_of(module)[0] for module in found.values())
         weights, gram = _cached_summary(unet, list(found), widths, tokens, cache)
-        matrices = tuple(module.weight.detach().to(device, dtype) for module in found.values())
+        matrices = tuple(weight_of(unet, name).detach().to(device, dtype) for name in found)
         return cls(tuple(found), widths, weights.to(device, dtype), matrices, gram.to(device, dtype), tokens)
 
 
@@ -130,8 +106,7 @@ def _content(unet: nn.Module, names: list[str], tokens: int) -> str:
     for name in names:
         block = name.rsplit(".", 1)[0]
         for part in [name] + ([f"{block}.{other}" for other in ("to_q", "to_out.0")] if name.endswith("to_k") else []):
-            weight = unet.get_submodule(part).weight
-            assert isinstance(weight, Tensor)
+            weight = weight_of(unet, part)
             digest.update(f"{part} {tuple(weight.shape)} {weight.dtype}".encode())
             digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:24]
@@ -148,6 +123,4 @@ def _travel_weight(unet: nn.Module, name: str, tokens: int) -> float:
 
 
 def _matrix(unet: nn.Module, path: str) -> Tensor:
-    weight = unet.get_submodule(path).weight
-    assert isinstance(weight, Tensor)
-    return weight.detach().double().cpu()
+    return weight_of(unet, path).detach().double().cpu()

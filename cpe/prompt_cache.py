@@ -10,8 +10,9 @@ denoising loop. It goes when the text tensor goes.
 import itertools
 import weakref
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +24,43 @@ _NUMBERS = itertools.count()
 _CACHES: "weakref.WeakValueDictionary[int, PromptCache]" = weakref.WeakValueDictionary()
 
 
+class Residuals(Protocol):
+    """What gives the residuals: an eraser."""
+
+    def residuals(self, text: Tensor) -> dict[str, Tensor]:
+        """Returns (B, T, O) by module path for a text (B, T, D)."""
+
+
 class PromptCache:
     """Residuals of the last prompts, and the projections' outputs for the texts in use.
 
     Args:
-        residuals: gives the residuals by module path for a text.
+        source: gives the residuals for a text.
         sites: the module paths; a projection is known by its place among them.
+        active: whether the eraser is on.
+        places: tensors that lead compiled code here, one a site; made if None.
     """
 
-    def __init__(self, residuals: Callable[[Tensor], dict[str, Tensor]], sites: list[str]) -> None:
-        self.active = True
+    def __init__(
+        self, source: Residuals, sites: list[str], active: bool = True, places: list[Tensor] | None = None
+    ) -> None:
+        self.active, self.sites = active, sites
         self.number = next(_NUMBERS)
-        self._residuals, self._sites = residuals, sites
+        self.reached: set[int] = set()  # places of the projections that were called
+        self._source = source
         self._prompts: list[_Prompt] = []
+        # Tensors: a compiler need not make one graph a projection. Filled in place: who holds them keeps them.
+        self.places = places or [torch.empty(2, dtype=torch.long) for _ in sites]
+        for index, place in enumerate(self.places):
+            place.copy_(torch.tensor([self.number, index]))
         _CACHES[self.number] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._source, self.sites, self.active, self.places)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PromptCache":
+        """The same gates, which nobody changes, and nothing kept."""
+        return type(self)(self._source, self.sites, self.active, deepcopy(self.places, memo))
 
     def close(self) -> None:
         """Lets everything go; forwards hand through from now on."""
@@ -50,13 +74,25 @@ class PromptCache:
 
     def residual(self, text: Tensor, index: int) -> Tensor:
         """Returns one projection's residual (B, T, O)."""
-        return self._prompt(text).residuals[self._sites[index]]
+        self.reached.add(index)
+        return self._prompt(text).residuals[self.sites[index]]
 
-    def output(self, text: Tensor, index: int, module: nn.Module, base_forward: Callable[[Tensor], Tensor]) -> Tensor:
-        """Returns one projection's output (B, T, O) with its residual, computed or kept."""
+    def output(
+        self, text: Tensor, index: int, module: nn.Module, base_forward: Callable[[Tensor], Tensor], is_linear: bool
+    ) -> Tensor:
+        """Returns one projection's output (B, T, O) with its residual, computed or kept.
+
+        Args:
+            text: (B, T, D).
+            index: the projection's place.
+            module: the projection.
+            base_forward: gives its own output.
+            is_linear: whether that is a linear layer's.
+        """
+        self.reached.add(index)
         prompt = self._prompt(text)
-        residual = prompt.residuals[self._sites[index]]
-        if torch.is_grad_enabled() or not _is_plain(module, base_forward):  # a graph belongs to one step alone
+        residual = prompt.residuals[self.sites[index]]
+        if torch.is_grad_enabled() or not (is_linear and _is_plain(module)):  # a graph belongs to one step alone
             return _sum(base_forward(text), residual)
         kept = prompt.outputs.get(index)
         if kept is None or not kept.holds_for(module, text):
@@ -71,7 +107,7 @@ class PromptCache:
                 return prompt
         found = next((prompt for prompt in self._prompts if prompt.equals(text)), None)
         if found is None:
-            found = _Prompt(text.detach().clone(), self._residuals(text))
+            found = _Prompt(text.detach().clone(), self._source.residuals(text))
         found.meet(text)
         others = [prompt for prompt in self._prompts if prompt is not found]
         self._prompts, room = [found], RESIDUALS_MIB * 2**20 - found.size
@@ -122,46 +158,58 @@ class _Output:
 
     value: Tensor
     version: int | None
-    weight: Callable[[], Tensor | None]
+    parameters: tuple[Callable[[], Tensor | None], ...]
     state: tuple[Any, ...]
-    checksum: Tensor | None
+    checksums: tuple[Tensor | None, ...]
 
     @classmethod
     def of(cls, value: Tensor, module: nn.Module, text: Tensor) -> "_Output":
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        return cls(value, _version(value), weakref.ref(weight), _state(module, text), _checksum(weight))
+        parameters = _parameters(module)
+        state, sums = _state(parameters, text), tuple(map(_checksum, parameters))
+        return cls(value, _version(value), tuple(map(weakref.ref, parameters)), state, sums)
 
     def holds_for(self, module: nn.Module, text: Tensor) -> bool:
         """Whether nothing changed since, the kept tensor itself included."""
-        if self.weight() is not module.weight or self.state != _state(module, text):
+        parameters = _parameters(module)
+        if len(parameters) != len(self.parameters) or self.state != _state(parameters, text):
+            return False
+        if any(known() is not parameter for known, parameter in zip(self.parameters, parameters, strict=True)):
             return False
         if self.version is None or self.version != _version(self.value):
             return False
-        return self.checksum is None or torch.equal(self.checksum, _checksum(module.weight))  # type: ignore[arg-type]
+        sums = zip(self.checksums, parameters, strict=True)
+        return all(known is None or torch.equal(known, _checksum(now)) for known, now in sums)  # type: ignore[arg-type]
 
 
-def _is_plain(module: nn.Module, base_forward: Callable[[Tensor], Tensor]) -> bool:
-    """Whether the output depends on nothing but the text and a weight that stays in the module."""
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a linear layer's output depends on nothing but the text and parameters that stay in the module."""
     hooked = any(name in vars(module) for name in _HOOKS)
-    own = getattr(base_forward, "__func__", None) is nn.Linear.forward
-    return own and not hooked and type(module.weight) is nn.Parameter and module.bias is None
+    return not hooked and all(type(parameter) is nn.Parameter for parameter in _parameters(module))
 
 
-def _state(module: nn.Module, text: Tensor) -> tuple[Any, ...]:
-    """Returns what tells that a module's weight, or the precision it computes in, is another."""
-    kind, weight = text.device.type, module.weight
+def _parameters(module: nn.Module) -> tuple[Tensor, ...]:
+    """Returns a linear layer's weight (O, D) and, if it has one, its bias (O,)."""
+    weight, bias = module.weight, module.bias
     assert isinstance(weight, Tensor)
+    return (weight,) if bias is None else (weight, bias)  # type: ignore[return-value]
+
+
+def _state(parameters: tuple[Tensor, ...], text: Tensor) -> tuple[Any, ...]:
+    """Returns what tells that a parameter, or the precision that the layer computes in, is another."""
+    kind = text.device.type
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    return autocast, weight.data_ptr(), _version(weight), weight.dtype, weight.device
+    return autocast, *((p.data_ptr(), _version(p), p.dtype, p.device) for p in parameters)
 
 
-def _checksum(weight: Tensor) -> Tensor | None:
-    """Returns each row's sum (O,) of the bits: a weight changed through `.data` leaves no other trace.
+def _checksum(parameter: Tensor) -> Tensor | None:
+    """Returns a bias's bits, or each row's sum (O,) of a weight's: changed through `.data` they leave no other trace.
 
     Only on the CPU: elsewhere comparing would make every step wait for the device.
     """
-    return _words(weight).sum(dim=1, dtype=torch.int64) if weight.device.type == "cpu" else None
+    if parameter.device.type != "cpu":
+        return None
+    words = _words(parameter)
+    return words.sum(dim=1, dtype=torch.int64) if words.dim() > 1 else words.clone()
 
 
 def _words(tensor: Tensor) -> Tensor:

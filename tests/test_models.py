@@ -5,10 +5,18 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, StableDiffusionPipeline, UNet2DModel
+from diffusers import (
+    DDPMPipeline,
+    DDPMScheduler,
+    PixArtAlphaPipeline,
+    PixArtTransformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DModel,
+)
 from tiny import tiny_pipeline, tiny_variant
 
 from cpe.embedded.classifier import PictureClassifier, classify
@@ -272,3 +280,41 @@ def test_shipped_quality_file_holds_what_the_model_card_says():
     assert quality["held_out_renders_noun"] >= 0.97
     assert quality["generated_noun"] >= 0.92
     assert quality["generated_style"] >= 0.90
+
+
+def test_the_embedded_models_fingerprint_stays_what_gates_addresses_hold(embedded):
+    """Gates' addresses hash what `fingerprint(load_pipeline("embedded"))` gives: another one trains them all anew."""
+    assert fingerprint(embedded).startswith("c58af419229c64198a82e85b")
+    assert text_fingerprint(embedded).startswith("382a021317382a0f48351315")
+
+
+def test_the_fingerprint_depends_on_every_network_of_a_pipeline():
+    torch.manual_seed(0)
+    transformer = PixArtTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=4,
+        num_layers=1,
+        cross_attention_dim=8,
+        caption_channels=32,
+        sample_size=8,
+    )
+    parts = tiny_pipeline().components
+    parts = {name: parts[name] for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
+    pipe = PixArtAlphaPipeline(**parts, transformer=transformer)
+    controlled = tiny_variant("controlnet")
+    for model, part in [(pipe, "transformer"), (controlled, "controlnet"), (controlled, "unet"), (controlled, "vae")]:
+        mark, text_mark = fingerprint(model), text_fingerprint(model)
+        next(getattr(model, part).parameters()).data.mul_(2)
+        assert fingerprint(model) != mark, part
+        assert text_fingerprint(model) == text_mark, "the texts are the same"
+
+
+def test_every_text_encoder_and_tokenizer_shapes_the_text_fingerprint():
+    pipe = tiny_variant("xl")
+    many = SimpleNamespace(components={**pipe.components, "text_encoder_3": pipe.text_encoder, "tokenizer_3": None})
+    mark = text_fingerprint(many)
+    many.components["tokenizer_3"] = pipe.tokenizer
+    assert text_fingerprint(many) != mark
+    mark = text_fingerprint(many)
+    many.components["text_encoder_3"] = tiny_pipeline(seed=1).text_encoder
+    assert text_fingerprint(many) != mark
