@@ -14,6 +14,7 @@ from flows.cli_clean import clean
 from flows.cli_models import models
 from flows.cli_plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli_status import status
+from flows.cli_watch import watch
 from flows.command import command_of, number, table
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ command(doctor)
 command(plan)
 command(status)
 command(clean)
+command(watch)
 app.add_typer(models, name="models")
 
 

@@ -148,8 +148,23 @@ def _servers(places: Places) -> Iterator[Check]:
 
     try:
         answer = httpx.get(f"{url}/health", timeout=5).status_code
-        yield Check("Prefect server", f"{url} answers {answer}", answer == 200)
     except httpx.HTTPError as error:
         yield Check(
             "Prefect server", f"{url} does not answer ({type(error).__name__}); start it, or unset the variable", False
         )
+        return
+    yield Check("Prefect server", f"{url} answers {answer}", answer == 200)
+    if answer == 200:
+        yield _watcher()
+
+
+def _watcher() -> Check:
+    from tasks.watcher import watcher
+
+    try:
+        found = watcher()
+    except (RegistryError, ValueError, OSError) as error:
+        return Check("watcher", str(error), False)
+    bad = [f"list {each.name} {each.state}: {each.detail}" for each in found.lists if each.is_bad]
+    last = f"last tick {found.last_tick or 'none'}, {found.result}"
+    return Check("watcher", "; ".join([*bad, last]), not bad)
