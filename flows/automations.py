@@ -11,9 +11,8 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.states import StateType
 
-from tasks.runs import FLOW, HEARTBEAT, SILENCE, SILENT_S, WATCHER
+from tasks.runs import FLOW, HEARTBEAT, PART, SILENCE, SILENT_S, WATCHER
 
-OURS = [FLOW, "work-on-part", WATCHER]
 GIVEN_UP = "No worker was free; the next tick is due."
 LATE_S = 15  # the server calls a run late once it waits for so long
 MARGIN_S = 15  # of what a server takes until it acts
@@ -41,7 +40,9 @@ def crashed_without_heartbeats() -> AutomationCore:
     return AutomationCore(
         name="CPE: a run without heartbeats has crashed",
         description="Its worker or machine was killed. The watcher starts the list's work again.",
-        trigger=_silence({HEARTBEAT, *_states("Pending", "Running")}, {"prefect.flow-run.*"}, OURS, SILENT_S),
+        trigger=_silence(
+            {HEARTBEAT, *_states("Pending", "Running")}, {"prefect.flow-run.*"}, [FLOW, PART, WATCHER], SILENT_S
+        ),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message=SILENCE)],
     )
 

@@ -9,7 +9,7 @@ from prefect.events import emit_event
 from prefect.states import Failed
 
 from tasks.attempts import FAILING, WAITS_MIN, Attempts, attempts, ended_runs, is_told, resource_of
-from tasks.runs import LISTEN_S, list_key, list_of, look_at_runs, put_right
+from tasks.runs import LISTEN_S, list_key, look_at_runs, put_right
 from tasks.watch import ChangedList, changed_lists
 
 EVENT = "cpe.list-changed"
@@ -38,7 +38,7 @@ def watch_concepts(
     with get_client(sync_client=True) as client:
         work = look_at_runs(client, listen_s=listen_s)
         for run in work.dead:
-            log.warning("run %s of list %s gives no sign of life: its worker was killed", run.name, list_of(run))
+            log.warning("run %s gives no sign of life: its worker was killed", run.name)
         put_right(client, work)
         ended = ended_runs(client)
         for changed in changed_lists(lists):

@@ -21,7 +21,7 @@ from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFi
 from prefect.events.schemas.events import ReceivedEvent
 from prefect.states import Crashed, Running
 
-FLOW, WATCHER = "erase-and-evaluate", "watch-concepts"
+FLOW, WATCHER, PART = "erase-and-evaluate", "watch-concepts", "work-on-part"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 HEARTBEAT_S = 30  # Prefect's shortest
 SILENT_S = 75  # without a sign of life for so long, two heartbeats having failed to come, a run may be dead
@@ -61,15 +61,20 @@ def list_key(concepts: str) -> str:
 
 
 def look_at_runs(client: SyncPrefectClient, *, listen_s: float = LISTEN_S) -> Work:
-    """Returns which runs of the main flow live, and of which the records say otherwise.
+    """Returns which runs of the main flow live, and of which runs, other flows' too, the records say otherwise.
 
     Args:
         client: of the Prefect server.
         listen_s: how long to listen to silent runs; 0 believes the past alone.
     """
-    living = runs(client, WAITING)
+    of_lists = runs(client, WAITING + WORKING) + runs(client, (StateType.CRASHED,), limit=CRASHES_LOOKED_AT)
+    others = runs(client, WORKING, flow=WATCHER) + runs(client, WORKING, flow=PART)
+    living: list[FlowRun] = []
     silent: list[tuple[FlowRun, ReceivedEvent | None]] = []
-    for run in runs(client, WORKING) + runs(client, (StateType.CRASHED,), limit=CRASHES_LOOKED_AT):
+    for run in of_lists + others:
+        if run.state_type in WAITING:
+            living.append(run)
+            continue
         heard = last_heartbeat(client, run)
         if _gave_sign(run, heard):
             living.append(run)
@@ -82,7 +87,7 @@ def look_at_runs(client: SyncPrefectClient, *, listen_s: float = LISTEN_S) -> Wo
         living += [run for run, _ in silent if run.id in heard_now]
         silent = [(run, before) for run, before in silent if run.id not in heard_now]
     return Work(
-        busy={list_of(run): run for run in living},
+        busy={list_of(run): run for run in living if run in of_lists},
         dead=[run for run, _ in silent if not _is_crashed(run)],
         undead=[run for run in living if _is_crashed(run)],
     )
