@@ -10,6 +10,7 @@ from soak_checks import BrokenError, Checks
 from soak_lists import SoakList
 from soak_stack import SoakStack
 
+from tasks.runs import WAITING, WATCHER, runs
 from tasks.watcher import DEPLOYMENT
 
 TICK_S = 20.0  # the soak's own ticks, in place of every ten minutes
@@ -103,13 +104,15 @@ class Soak:
         self.checks.one_version_a_result()
 
     def tick(self) -> None:
-        """Asks for a tick, as the schedule does, if it is time for one."""
+        """Asks for a tick, as the schedule does, if it is time for one and none waits for a worker."""
         if time.monotonic() - self.asked < TICK_S:
             return
         self.asked = time.monotonic()
         parameters = {"lists": [each.name for each in self.lists], "waits_min": WAITS_MIN}
         try:
             with get_client(sync_client=True) as client:
+                if any("waits_min" in run.parameters for run in runs(client, WAITING, flow=WATCHER)):
+                    return
                 deployment = client.read_deployment_by_name(DEPLOYMENT)
                 client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
         except httpx.HTTPError as error:  # a busy server; there are more ticks
