@@ -1,6 +1,8 @@
 """Lists that fail: tried again after longer and longer waits, told of once, shown; on a real Prefect server."""
 
 import json
+import re
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -131,6 +133,18 @@ def test_a_failing_list_is_left_alone_for_a_while_and_people_are_told_once(place
     assert told(name).id == first.id
 
 
+@contextmanager
+def deployed(lists):
+    """Deploys a watcher of these lists."""
+    with get_client(sync_client=True) as client:
+        flow = client.create_flow(watch_concepts)
+        made = client.create_deployment(flow_id=flow, name="every-ten-minutes", parameters={"lists": lists})
+        try:
+            yield
+        finally:
+            client.delete_deployment(made)
+
+
 def test_a_failing_list_is_shown_with_the_reason_and_the_next_try(place):
     name, content = write(place, BAD)
     fail(name, content)
@@ -140,9 +154,14 @@ def test_a_failing_list_is_shown_with_the_reason_and_the_next_try(place):
     assert (found["name"], found["state"], found["in_vain"]) == (name, "fails", 1)
     assert "/nowhere/model" in found["detail"]
     assert datetime.fromisoformat(found["next_try"]) > datetime.now(UTC)
-    table = CliRunner().invoke(app, ["watch", "--status", name])
+    with deployed([name]):
+        table = CliRunner().invoke(app, ["watch", "--status"])
+        doctor = CliRunner().invoke(app, ["doctor", "--json"])
     assert table.exit_code == 1
-    assert "fails" in table.stdout
+    assert re.search(rf"{name} +│ fails +│ 1 ", table.stdout)
+    (check,) = (each for each in json.loads(doctor.stdout)["here"] if each["name"] == "watcher")
+    assert not check["there"]
+    assert check["found"].startswith(f"list {name} fails: 1 run(s) in vain")
 
 
 def test_a_list_that_cannot_be_read_fails_the_tick_once_it_has_looked_at_the_others(place):
