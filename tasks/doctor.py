@@ -161,12 +161,27 @@ def _servers(places: Places) -> Iterator[Check]:
     try:
         # Not /health, which answers everybody.
         answer = httpx.get(f"{url}/admin/version", auth=(user, password) if user else None, headers=headers, timeout=5)
-        if answer.status_code in (401, 403):
-            refused = "check PREFECT_API_AUTH_STRING (of `make up`: source its env file again)"
-            yield Check("Prefect server", f"{url} refuses us ({answer.status_code}); {refused}", False)
-        else:
-            yield Check("Prefect server", f"{url} answers {answer.status_code}", answer.status_code < 500)
     except httpx.HTTPError as error:
         yield Check(
             "Prefect server", f"{url} does not answer ({type(error).__name__}); start it, or unset the variable", False
         )
+        return
+    if answer.status_code in (401, 403):
+        refused = "check PREFECT_API_AUTH_STRING (of `make up`: source its env file again)"
+        yield Check("Prefect server", f"{url} refuses us ({answer.status_code}); {refused}", False)
+        return
+    yield Check("Prefect server", f"{url} answers {answer.status_code}", answer.status_code < 500)
+    if answer.status_code < 400:
+        yield _watcher()
+
+
+def _watcher() -> Check:
+    from tasks.watcher import watcher
+
+    try:
+        found = watcher()
+    except (RegistryError, ValueError, OSError) as error:
+        return Check("watcher", str(error), False)
+    bad = [f"list {each.name} {each.state}: {each.detail}" for each in found.lists if each.is_bad]
+    last = f"last tick {found.last_tick or 'none'}, {found.result}"
+    return Check("watcher", "; ".join([*bad, last]), not bad)

@@ -17,7 +17,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with one Prefect databa
     os.environ["PREFECT_HOME"] = str(home.absolute())
 
 # Minutes each: begun first, so that no process ends up alone with one of them.
-SLOW = ("test_workers", "test_doors", "test_faults_kill", "test_faults_servers", "test_faults_store", "test_published")
+SLOW = ("test_workers", "test_doors", "test_faults_kill", "test_faults_servers", "test_faults_store", "test_published",
+        "test_orphans", "test_clean", "test_standing")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,210 @@
+"""Runs whose worker or machine was killed with SIGKILL, and ticks that nobody takes: real servers and workers."""
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+from faults import LIST, clean_environment, copied_database, wait_for
+from faults_servers import Server, end_with_parent, shared
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Crashed
+from test_deployment import PREFECT, PROJECT
+
+from flows import automations
+from flows.watch_concepts import watch_concepts
+from tasks.runs import SILENCE, WATCHER, list_of, look_at_runs, put_right, runs
+
+LONG = {**LIST, "targets": ["rose"], "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 100_000}}}
+FREE_WITHIN_S = 120
+
+
+class Machine:
+    """A Prefect server with the project deployed on it, workers, and lists that take for ever."""
+
+    def __init__(self, folder: Path, database: Path) -> None:
+        self.folder = folder
+        (folder / "lists").mkdir(parents=True)
+        copied_database(database, folder / "work")
+        self.environment = clean_environment(
+            PREFECT_HOME=str(folder / "prefect"),
+            PREFECT_WORKER_QUERY_SECONDS="1",
+            CPE_WORK=str(folder / "work"),
+            CPE_LISTS=str(folder / "lists"),
+            CPE_THREADS="1",
+        )
+        command = [str(PREFECT), "server", "start", "--host", "127.0.0.1", "--port", "{port}"]
+        self.server = Server("prefect", command, "/api/health", folder, self.environment)
+        self.environment["PREFECT_API_URL"] = self.server.url + "/api"
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.server.start()
+        self.prefect("work-pool", "create", "gpu", "--type", "process")
+        self.prefect("deploy", "--all")
+        self.prefect("deployment", "schedule", "pause", "--all")
+
+    def prefect(self, *arguments: str) -> None:
+        command = [PREFECT, "--no-prompt", *arguments]
+        done = subprocess.run(command, env=self.environment, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def list_named(self, name: str) -> str:
+        (self.folder / "lists" / f"{name}.yaml").write_text(yaml.safe_dump({**LONG, "name": name}))
+        return name
+
+    def start(self, name: str, *command: str) -> None:
+        """Starts a process in a session of its own; it is killed with the tests."""
+        with (self.folder / f"{name}.log").open("a") as log:
+            self.processes[name] = subprocess.Popen(
+                command,
+                env=self.environment,
+                cwd=PROJECT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+
+    def worker(self, name: str) -> None:
+        self.start(name, str(PREFECT), "worker", "start", "--pool", "gpu", "--limit", "1", "--name", name)
+
+    def kill(self, name: str) -> None:
+        """Kills a process and all that it has started, at once."""
+        process = self.processes.pop(name)
+        family = [process.pid]
+        parents = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parents[int(path.parent.name)] = int(path.read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+        for pid in family:  # which grows
+            family += [child for child, parent in parents.items() if parent == pid]
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # none of them sees another one die
+            for pid in family:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        process.wait(60)
+
+    def state(self, name: str, *types: StateType):
+        """The newest run of a list in one of these states, None for none."""
+        with get_client(sync_client=True) as client:
+            found = [run for run in runs(client, types or tuple(StateType)) if list_of(run) == name]
+        return found[0] if found else None
+
+    def wait_until_running(self, name: str):
+        """Waits until a run of the list has begun and was heard."""
+        return wait_for(lambda: self.state(name, StateType.RUNNING), f"a run of {name}", 240)
+
+    def close(self) -> None:
+        for name in list(self.processes):
+            self.kill(name)
+        self.server.stop()
+
+
+@pytest.fixture(scope="module")
+def one_machine(tmp_path_factory):
+    made = Machine(tmp_path_factory.mktemp("machine"), shared(tmp_path_factory).database)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def machine(one_machine, monkeypatch):
+    """A machine without workers, from which this process is a client."""
+    for name, value in one_machine.environment.items():
+        monkeypatch.setenv(name, value)
+    with temporary_settings({PREFECT_API_URL: one_machine.environment["PREFECT_API_URL"]}):
+        automations.declare(600)
+        yield one_machine
+    for name in list(one_machine.processes):
+        one_machine.kill(name)
+
+
+def tick(*names: str, listen_s: float = 4) -> list[str]:
+    return watch_concepts(list(names), listen_s=listen_s)
+
+
+def test_runs_of_killed_workers_and_commands_free_their_lists_within_two_minutes(machine):
+    one, two = machine.list_named("one"), machine.list_named("two")
+    machine.worker("w")
+    assert tick(one) == [one]
+    machine.start("by hand", str(PREFECT.with_name("cpe")), "erase", two)
+    machine.wait_until_running(one), machine.wait_until_running(two)
+    time.sleep(5)  # the first heartbeats are on their way
+    assert tick(one, two) == []
+    machine.kill("w"), machine.kill("by hand")
+    killed = time.monotonic()
+    assert machine.state(one).state_type == machine.state(two).state_type == StateType.RUNNING
+    for name in (one, two):
+        ended = wait_for(lambda name=name: machine.state(name, StateType.CRASHED), f"the end of {name}", FREE_WITHIN_S)
+        assert ended.state.message == SILENCE
+    assert time.monotonic() - killed < FREE_WITHIN_S
+    assert tick(one, two) == [one, two]
+
+
+def test_a_machine_that_is_killed_frees_its_list_without_the_automation_too(machine):
+    name = machine.list_named("three")
+    machine.worker("w")
+    assert tick(name) == [name]
+    machine.wait_until_running(name)
+    with get_client(sync_client=True) as client:
+        for each in client.read_automations():
+            if each.name.startswith("CPE"):
+                client.delete_automation(each.id)
+    machine.kill("w")
+    machine.server.stop()
+    killed = time.monotonic()
+    machine.server.start()
+    time.sleep(max(0.0, FREE_WITHIN_S - (time.monotonic() - killed)))
+    assert machine.state(name).state_type == StateType.RUNNING
+    assert tick(name) == [name]
+    assert machine.state(name, StateType.CRASHED).state.message == SILENCE
+
+
+def test_a_living_run_keeps_its_place_though_its_record_says_that_it_crashed(machine):
+    name = machine.list_named("four")
+    machine.worker("w")
+    assert tick(name) == [name]
+    run = machine.wait_until_running(name)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Crashed(message=SILENCE), force=True)  # as after an absence of the server
+        work = look_at_runs(client)
+        assert name in work.busy
+        assert [each.id for each in work.undead] == [run.id]
+        put_right(client, work)
+    assert machine.state(name).id == run.id
+    assert machine.state(name).state_type == StateType.RUNNING
+
+
+def test_one_tick_waits_at_a_time_and_two_never_run_at_once(machine):
+    interval_s = 60
+    automations.declare(interval_s)
+    waiting = []
+    ask = ("deployment", "run", f"{WATCHER}/every-ten-minutes", "--param", 'lists=["five"]')
+    machine.list_named("five")
+    with get_client(sync_client=True) as client:
+
+        def late() -> int:
+            return sum(run.state_name == "Late" for run in runs(client, (StateType.SCHEDULED,), flow=WATCHER))
+
+        for _ in range(2):
+            asked = time.monotonic()
+            machine.prefect(*ask)
+            while time.monotonic() - asked < interval_s:
+                waiting.append(late())
+                time.sleep(1)
+        assert max(waiting) == 1
+        wait_for(lambda: late() == 0, "both to be given up")
+        machine.prefect(*ask)
+        machine.prefect(*ask)
+        machine.worker("w1")
+        machine.worker("w2")
+        wait_for(lambda: machine.state("five"), "the run that a tick asks for", 240)
+        given_up = [run.state.message for run in runs(client, (StateType.CANCELLED,), flow=WATCHER)]
+        assert sorted(given_up) == ["Deployment concurrency limit reached."] + 2 * [automations.GIVEN_UP]
