@@ -6,7 +6,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_HOME ?= $(CURDIR)/work/prefect
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help setup demo test lint up down status integration soak embedded-model clean
+.PHONY: help setup demo test lint up down status integration soak embedded-model gpu-pack clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -58,6 +58,9 @@ embedded-model: setup  ## make the embedded model again from nothing (about an h
 	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.unet $(MODEL)
 	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.autoencoder $(MODEL) --decoder-only
 	$(BIN)/python -m cpe.embedded.build $(MODEL)
+
+gpu-pack: setup  ## the wheels that a bare GPU machine lacks, into build/gpu-wheels (docs/scaling.md)
+	@$(BIN)/python -m scripts.on_gpu.wheels
 
 clean:  ## remove outputs, not the environment
 	rm -rf work build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

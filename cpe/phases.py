@@ -74,7 +74,7 @@ class ErasePhase:
         for place, (own, rows) in enumerate(zip(self.batch.draws, self.batch.anchors, strict=True)):
             self.template[place] = torch.randint(templates, (self.erased,), generator=own.choices)
             self.rows[place] = rows[torch.randint(len(rows), (2, self.held), generator=own.choices)]
-            share = torch.rand(self.held, generator=own.choices, dtype=self.share.dtype)
+            share = torch.rand(self.held, generator=own.choices)  # the same draws in every precision
             self.share[place] = share[:, None, None]
             if self.replayed:
                 first = self.copied - self.replayed

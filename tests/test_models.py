@@ -97,9 +97,12 @@ def test_a_profile_brings_its_sampler_and_the_model_gets_its_own_back(embedded, 
     profile = PROFILES[profile].model_copy(update=small)
     jobs = [PictureJob("one", "a tiger", 3)]
     for _, picture in generate(embedded, jobs, profile):
-        used.append(type(embedded.scheduler).__name__)
+        used.append((type(embedded.scheduler).__name__, embedded.scheduler.config.get("algorithm_type")))
         assert picture.size == (64, 64)
-    assert used == [{"mace": "DDIMScheduler", "speed": "DPMSolverMultistepScheduler"}[profile.name]]
+    # The other kinds of DPM-Solver++ add noise at every step, or are other solvers.
+    assert used == [
+        {"mace": ("DDIMScheduler", None), "speed": ("DPMSolverMultistepScheduler", "dpmsolver++")}[profile.name]
+    ]
     assert embedded.scheduler is own
 
 
