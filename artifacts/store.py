@@ -182,20 +182,25 @@ class Store(ABC):
             prefix: As for `keys`.
         """
         for key in self.keys(prefix):
-            with TemporaryDirectory(prefix="cpe-verify-") as folder:
-                try:
-                    text = self._read_index(key)
-                    if text is None:
-                        continue  # deleted since
-                    index = parse_index(text)
-                    for name in index.files:
-                        self._fetch_file(key, index, name, Path(folder) / name)
-                        (Path(folder) / name).unlink()
-                except DamagedError as error:
-                    yield key, error.what
-                except ValueError as error:
-                    yield key, str(error)
+            text = self._read_index(key)
+            wrong = "" if text is None else self._wrong_with(key, text)
+            if wrong and self._read_index(key) == text:  # or it was deleted while it was read
+                yield key, wrong
         yield from ((key, f"{INDEX_NAME} is missing") for key in self._without_index(prefix))
+
+    def _wrong_with(self, key: str, text: bytes) -> str:
+        """Read all of an artifact; say the first thing that is wrong, "" for nothing."""
+        with TemporaryDirectory(prefix="cpe-verify-") as folder:
+            try:
+                index = parse_index(text)
+                for name in index.files:
+                    self._fetch_file(key, index, name, Path(folder) / name)
+                    (Path(folder) / name).unlink()
+            except DamagedError as error:
+                return error.what
+            except ValueError as error:
+                return str(error)
+        return ""
 
     def salvage(self, key: str, target: Path) -> dict[str, str]:
         """Copy what is intact of a damaged artifact, and delete the artifact.

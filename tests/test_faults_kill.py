@@ -34,7 +34,7 @@ KILLS = {
     "stage 2": ["die_training", 1, "erase", 255],
     "stage 3": ["die_training", 2, "erase", 252],
     "storing gates": ["die_copying", "*gates/*/gate.safetensors", 2],
-    "bundling": ["die_copying", "*bundles/*/gate.safetensors", 2],
+    "bundling": ["die_copying", "*bundles/*/manifest.json"],
     "drawing before": ["die_saving_picture", 3],
     "storing pictures": ["die_copying", "*pictures/*/000002.png"],
     "drawing after": ["die_saving_picture", 6],
