@@ -176,7 +176,7 @@ def test_a_store_that_refused_holds_whole_artifacts_only(refused, monkeypatch, t
     store = open_store(environment["CPE_STORE"])
     keys = store.keys()
     assert {key.partition("/")[0] for key in keys} == {
-        "plans", "gates", "bundles", "pictures", "observations", "scores",
+        "plans", "used", "gates", "bundles", "pictures", "observations", "scores",
     }  # fmt: skip
     for key in keys:
         store.fetch(key, tmp_path / key)
