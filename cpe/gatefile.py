@@ -185,7 +185,7 @@ def _keys(shapes: Shapes, path: Path) -> list[str]:
     missing = [key for key in (QUERY_KEY, KEY_KEY, SCORE_KEY) if key not in shapes]
     missing += [f"{key}{_UP}" for key in keys if f"{key}{_UP}" not in shapes]
     if missing or not keys:
-        lacking = show(missing[0]) if missing else "every lora_down tensor"
+        lacking = repr(told(missing[0])) if missing else "every lora_down tensor"
         raise GateFileError(f"{path} is no gate file: it lacks {lacking}")
     count, width, rank = _three(shapes, QUERY_KEY, path)
     adapter = _three(shapes, f"{keys[0]}{_DOWN}", path)[2]

@@ -54,6 +54,12 @@ LIST = {
 RUNNER = CliRunner()
 
 
+def apart(path: Path, name: str) -> Path:
+    """Returns where another list of the same name may be: in a folder of its own."""
+    (path.parent / name).mkdir(exist_ok=True)
+    return path.parent / name / path.name
+
+
 @pytest.fixture(scope="module")
 def harness():
     with prefect_test_harness(server_startup_timeout=120):
@@ -155,7 +161,7 @@ def test_a_second_run_makes_nothing_again(workplace, monkeypatch):
 def test_adding_a_concept_trains_its_gate_alone(workplace):
     _, path, _ = workplace
     old = prepare_concepts.fn(str(path))
-    more = path.with_name("more.yaml")
+    more = apart(path, "more")
     more.write_text(yaml.safe_dump({**LIST, "targets": ["rose", "pizza", "snake"]}))
     new = prepare_concepts.fn(str(more))
     assert [gate.address for gate in new.gates[:2]] == [gate.address for gate in old.gates]
@@ -167,7 +173,7 @@ def test_adding_a_concept_trains_its_gate_alone(workplace):
     assert not {"rose", "pizza", anchor} & set(erasing_an_anchor.gates[2].anchors)
     more.write_text(yaml.safe_dump({**LIST, "targets": ["pizza"]}))
     assert [gate.address for gate in prepare_concepts.fn(str(more)).gates] == [old.gates[1].address]
-    changed = path.with_name("changed.yaml")
+    changed = apart(path, "changed")
     changed.write_text(yaml.safe_dump({**LIST, "surrogate": "animal"}))
     assert not {g.address for g in prepare_concepts.fn(str(changed)).gates} & {g.address for g in old.gates}
 
@@ -200,7 +206,7 @@ def test_a_missed_bar_leaves_the_version_registered_and_not_champion(workplace):
 
 def test_word2vec_finds_anchors_in_its_whole_vocabulary_or_in_the_pool(workplace):
     _, path, _ = workplace
-    words = path.with_name("words.yaml")
+    words = apart(path, "words")
     anchors = {"general": ["animal"], "by": "word2vec", "neighbors": 5}
     words.write_text(yaml.safe_dump({**LIST, "anchors": anchors}))
     whole = prepare_concepts.fn(str(words)).gates[1]
@@ -272,7 +278,7 @@ def test_what_was_looked_at_is_not_looked_at_again(workplace, monkeypatch):
 
 def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace, monkeypatch):
     work, path, _ = workplace
-    other = path.with_name("other.yaml")
+    other = apart(path, "other")
     evaluation = {"templates": ["an emoji of a {}"], "seeds": 2}
     other.write_text(yaml.safe_dump({**LIST, "evaluation": evaluation}))
     plan = prepare_concepts.fn(str(other))

@@ -92,7 +92,8 @@ def test_any_flipped_bit_and_any_cut_is_refused_and_leaves_nothing(store: Store,
         wrong = data[:at] if bit == 8 else data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
         inside.write(places[name], wrong)
         with pytest.raises(
-            StoreError, match=f"is damaged: {name} .*; delete this artifact from the store and run again"
+            StoreError,
+            match=f"is damaged: {name} .*; `cpe store repair` moves it away, and the next run makes it again",
         ):
             store.fetch(KEY, tmp_path / "copy")
         inside.write(places[name], data)

@@ -187,7 +187,7 @@ class PlainTraining:
     def anchors(self):
         count, given = self.config.anchors_per_step, self.texts.anchors[self.texts.anchor_rows].double()
         first, second = given[torch.randint(len(given), (2, count), generator=self.choices)]
-        share = torch.rand(count, generator=self.choices, dtype=torch.float64)[:, None, None]
+        share = torch.rand(count, generator=self.choices).double()[:, None, None]
         columns = torch.cat([self.parameters[0], self.parameters[1], *self.gate["downs"]], dim=1).detach()
         seen = torch.randn(count, len(first[0]), columns.shape[1], generator=self.noise, dtype=torch.float64)
         noise = seen @ torch.linalg.qr(columns).Q.T  # what the gate's columns can see of the noise
