@@ -209,7 +209,8 @@ def test_a_hub_name_is_found_in_the_cache_without_a_network(folder, observer, pi
     found = ClipObserver.open(CLIP_BASE, device="cpu", batch=2)
     assert found.identity == observer.identity
     expected, seen = observer.look(pictures, PROMPTS), found.look(pictures, PROMPTS)
-    assert all(np.array_equal(seen[name], expected[name]) for name in expected)
+    for name in expected:  # a last bit may differ: products depend on where the weights lie in memory
+        np.testing.assert_allclose(seen[name], expected[name], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("safetensors", [True, False])
