@@ -1,6 +1,7 @@
 """Runs whose worker or machine was killed with SIGKILL, and ticks that nobody takes: real servers and workers."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -18,7 +19,6 @@ from prefect.states import Crashed
 from test_deployment import PREFECT, PROJECT
 
 from flows import automations
-from flows.watch_concepts import watch_concepts
 from tasks.runs import SILENCE, WATCHER, list_of, look_at_runs, put_right, runs
 
 LONG = {**LIST, "targets": ["rose"], "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 100_000}}}
@@ -91,6 +91,14 @@ class Machine:
                     os.kill(pid, number)
         process.wait(60)
 
+    def tick(self, *names: str) -> list[str]:
+        """Looks at the lists in a process of its own, as ticks do; returns those that it tells of."""
+        command = [PREFECT.with_name("cpe"), "watch", *names]
+        done = subprocess.run(command, env=self.environment, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        told = re.search("^work on (.*) is asked for$", done.stdout, re.MULTILINE)
+        return told[1].split(", ") if told else []
+
     def state(self, name: str, *types: StateType):
         """The newest run of a list in one of these states, None for none."""
         with get_client(sync_client=True) as client:
@@ -126,18 +134,14 @@ def machine(one_machine, monkeypatch):
         one_machine.kill(name)
 
 
-def tick(*names: str, listen_s: float = 4) -> list[str]:
-    return watch_concepts(list(names), listen_s=listen_s)
-
-
 def test_runs_of_killed_workers_and_commands_free_their_lists_within_two_minutes(machine):
     one, two = machine.list_named("one"), machine.list_named("two")
     machine.worker("w")
-    assert tick(one) == [one]
+    assert machine.tick(one) == [one]
     machine.start("by hand", str(PREFECT.with_name("cpe")), "erase", two)
     machine.wait_until_running(one), machine.wait_until_running(two)
     time.sleep(5)  # the first heartbeats are on their way
-    assert tick(one, two) == []
+    assert machine.tick(one, two) == []
     machine.kill("w"), machine.kill("by hand")
     killed = time.monotonic()
     assert machine.state(one).state_type == machine.state(two).state_type == StateType.RUNNING
@@ -145,13 +149,13 @@ def test_runs_of_killed_workers_and_commands_free_their_lists_within_two_minutes
         ended = wait_for(lambda name=name: machine.state(name, StateType.CRASHED), f"the end of {name}", FREE_WITHIN_S)
         assert ended.state.message == SILENCE
     assert time.monotonic() - killed < FREE_WITHIN_S
-    assert tick(one, two) == [one, two]
+    assert machine.tick(one, two) == [one, two]
 
 
 def test_a_machine_that_is_killed_frees_its_list_without_the_automation_too(machine):
     name = machine.list_named("three")
     machine.worker("w")
-    assert tick(name) == [name]
+    assert machine.tick(name) == [name]
     machine.wait_until_running(name)
     with get_client(sync_client=True) as client:
         for each in client.read_automations():
@@ -163,14 +167,14 @@ def test_a_machine_that_is_killed_frees_its_list_without_the_automation_too(mach
     machine.server.start()
     time.sleep(max(0.0, FREE_WITHIN_S - (time.monotonic() - killed)))
     assert machine.state(name).state_type == StateType.RUNNING
-    assert tick(name) == [name]
+    assert machine.tick(name) == [name]
     assert machine.state(name, StateType.CRASHED).state.message == SILENCE
 
 
 def test_a_living_run_keeps_its_place_though_its_record_says_that_it_crashed(machine):
     name = machine.list_named("four")
     machine.worker("w")
-    assert tick(name) == [name]
+    assert machine.tick(name) == [name]
     run = machine.wait_until_running(name)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run.id, Crashed(message=SILENCE), force=True)  # as after an absence of the server
