@@ -262,7 +262,8 @@ class Store(ABC):
     def _check_place(self, key: str) -> None:
         """Refuse a key inside another artifact or above others: on a disk the two would share a folder."""
         parents = [key[:end] for end in range(len(key)) if key[end] == "/"]
-        others = [parent for parent in parents if self.has(parent)] or self.keys(key)
+        inside = [other for other in self.keys(key) if other != key]  # which another writer may have put meanwhile
+        others = [parent for parent in parents if self.has(parent)] or inside
         if others:
             raise ValueError(
                 f"key must not lie inside or above another artifact, got {key!r}, {others[0]!r} exists; choose another"

@@ -21,7 +21,7 @@ from test_deployment import PREFECT, PROJECT
 from flows import automations
 from tasks.runs import SILENCE, WATCHER, list_of, look_at_runs, put_right, runs
 
-LONG = {**LIST, "targets": ["rose"], "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 100_000}}}
+LONG = {**LIST, "targets": ["rose"], "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 50_000}}}
 FREE_WITHIN_S = 120
 
 

@@ -49,6 +49,8 @@ def test_a_model_is_loaded_before_the_bar_of_what_it_does_starts_its_clock(embed
 
 def test_it_is_known_what_is_done_and_how_far_while_it_is_done():
     clock = Clock()
+    with clock.stage("begin"):
+        pass
     assert doing() == ""
     with clock.stage("train"):
         with progress("training 2 gates", 300, "step") as done:

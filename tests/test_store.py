@@ -220,6 +220,17 @@ def test_a_lost_answer_to_the_index_is_still_our_success(
     assert contents(s3_store.fetch(KEY, tmp_path / "copy")) == contents(gate)
 
 
+def test_a_writer_who_finds_the_key_taken_between_two_looks_lost_and_was_not_wrong(
+    store: Store, gate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = store.has
+    monkeypatch.setattr(store, "has", lambda key: False)
+    assert store.put(KEY, gate)
+    assert not store.put(KEY, gate), "another's"
+    monkeypatch.setattr(store, "has", look)
+    assert store.keys() == [KEY]
+
+
 def test_of_racing_writers_exactly_one_wins_and_its_content_is_intact(store: Store, tmp_path: Path) -> None:
     gates = [write_gate(tmp_path / f"gate{number}", f"concept {number}") for number in range(4)]
     barrier = threading.Barrier(len(gates))
