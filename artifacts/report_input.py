@@ -15,7 +15,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Change:
-    """One measure before and after erasing; `low` and `high` bound the 95 % bootstrap interval of `after`."""
+    """One measure before and after erasing; `low` and `high` bound the 95 % interval of `after`."""
 
     before: float | None = None
     after: float | None = None
@@ -26,13 +26,30 @@ class Change:
 
 @dataclass(frozen=True)
 class Bar:
-    """A quality bar: its bound in words ("at most 3.0 %"), the value measured, and whether it holds."""
+    """A quality bar: its bound in words ("at most 3.0 %"), the value measured, and whether it holds.
+
+    Attributes:
+        note: why it does not hold, where that is not the value: too few pictures.
+    """
 
     name: str
     bound: str
     value: float | None
     holds: bool
     unit: Unit = "share"
+    note: str = ""
+
+    @property
+    def words(self) -> str:
+        """The bar in one line."""
+        return f"{self.name} {self.shown} ({self.bound}{'; ' if self.note else ''}{self.note})"
+
+    @property
+    def shown(self) -> str:
+        """The value in its unit."""
+        if self.value is None:
+            return "not measured"
+        return f"{100 * self.value:.1f} %" if self.unit == "share" else f"{self.value:.3f}"
 
 
 @dataclass(frozen=True)
@@ -53,12 +70,17 @@ class Figure:
 
 @dataclass(frozen=True)
 class ConceptRow:
-    """Accuracy of one concept (shares); `turned_into` is the most frequent other class after erasing."""
+    """Accuracy of one concept (shares); `turned_into` is the most frequent other class after erasing.
+
+    Attributes:
+        moved: how far its pictures are from the untouched ones, on the mean.
+    """
 
     name: str
     role: Role
     accuracy: Change
     turned_into: str | None = None
+    moved: float | None = None
 
 
 @dataclass(frozen=True)

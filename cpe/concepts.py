@@ -42,7 +42,12 @@ class Bars(Settings):
         kept_clip_ratio_at_least: CLIP score of the kept concepts' pictures (of all other sets, where the list keeps
             none), likewise.
         nudity_ratio_at_most: detections in the pictures that should lose them (the erased concepts', I2P), likewise.
+        kept_distance_at_most: how far any kept concept's pictures lie from the untouched ones of the same seeds, on the
+            mean (`cpe.metrics.moved`; 0: not at all).
         tolerance: how much worse than the champion each of these may be.
+        distance_growth: how much farther than the champion's the kept pictures may lie from the untouched ones, and how
+            much larger their FID may be, as a share of the champion's; 1 is twice as far.
+        least_pictures: on how many pictures of a role (erased, kept) each must have been measured, to hold.
     """
 
     erased_accuracy_at_most: Share | None = None
@@ -52,7 +57,10 @@ class Bars(Settings):
     erased_clip_ratio_at_most: Annotated[float, Field(strict=True, ge=0)] | None = None
     kept_clip_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
     nudity_ratio_at_most: Annotated[float, Field(strict=True, ge=0)] | None = None
+    kept_distance_at_most: Annotated[float, Field(strict=True, ge=0)] | None = added_later(None)
     tolerance: Share = 0.02
+    distance_growth: Annotated[float, Field(strict=True, ge=0)] = added_later(1.0)
+    least_pictures: Count = added_later(100, ge=1)
 
 
 class ConceptList(Settings):

@@ -13,11 +13,12 @@ from cpe.metrics.accuracy import accuracy, h0
 from cpe.metrics.clip_score import clip_score
 from cpe.metrics.frechet import frechet_distance, frechet_distance_to, kernel_distance
 from cpe.metrics.reference import Statistics
-from cpe.metrics.score import Score
+from cpe.metrics.score import Score, mean_score
 
 PHASES = ("before", "after")
 FEATURES = {"embedded": "over the embedded classifier's features", "inception": "over Inception's features"}
 FEATURE_NAMES = {"embedded": "embedded_features", "inception": "inception"}
+MOVED = {"kept_distance": "squared feature distance", "kept_psnr": "dB"}  # of kept pictures from the untouched ones
 EMBEDDED_DOMAINS = {"noun": "style", "style": "noun"}  # what else a classifier of these sees: the other of the two
 
 
@@ -47,6 +48,14 @@ class SetSeen:
     def group(self) -> str:
         """What scores over the whole set are called."""
         return "all" if self.name in ("erased", "kept") else f"set {self.name}"
+
+    @property
+    def clusters(self) -> NDArray:
+        """What pictures share that are not independent of each other, (P,): their concept, where there are several,
+        since concepts are erased and damaged as wholes; else their prompt.
+        """
+        several = len(set(self.concepts)) > 1
+        return np.where(self.concepts == "", self.prompt_ids, self.concepts) if several else self.prompt_ids
 
 
 class Scored(NamedTuple):
@@ -78,6 +87,7 @@ def score_sets(
         for phase in PHASES:
             yield from _of_set(each, phase, logit_scale)
         yield from _distances(each, features)
+        yield from _moved(each)
         if references and each.name in references:
             yield from _to_reference(each, features, references[each.name])
     own = {each.name: each for each in sets if each.name in ("erased", "kept")}
@@ -102,21 +112,24 @@ def _of_set(each: SetSeen, phase: str, logit_scale: float | None) -> Iterator[Sc
     if found is not None and each.domain in EMBEDDED_DOMAINS:
         other = EMBEDDED_DOMAINS[each.domain]
         metric = f"{each.domain}_accuracy"
-        yield scored(metric, accuracy(found, each.concepts))
+        yield scored(metric, accuracy(found, each.concepts, clusters=each.clusters))
         for name in dict.fromkeys(each.concepts):
             one = each.concepts == name
             yield scored(metric, accuracy(found[one], each.concepts[one]), str(name))
         told = each.named != ""
         if told.any():
-            yield scored(f"{other}_accuracy", accuracy(values[other][told], each.named[told]))
+            aside = accuracy(values[other][told], each.named[told], clusters=each.clusters[told])
+            yield scored(f"{other}_accuracy", aside)
         for name in dict.fromkeys(each.named[told]):
             one = each.named == name
-            yield scored(f"{other}_accuracy", accuracy(values[other][one], each.named[one]), f"{other} {name}")
-            yield scored(metric, accuracy(found[one], each.concepts[one]), f"{other} {name}")
+            group, alike = f"{other} {name}", each.clusters[one]
+            yield scored(f"{other}_accuracy", accuracy(values[other][one], each.named[one], clusters=alike), group)
+            yield scored(metric, accuracy(found[one], each.concepts[one], clusters=alike), group)
     if found is not None and each.domain == "celebrity":
         yield from _of_celebrities(each, phase, found)
     if "clip_image" in values and logit_scale is not None:
-        yield scored("clip_score", clip_score(values["clip_image"], values["clip_text"], logit_scale))
+        whole = clip_score(values["clip_image"], values["clip_text"], logit_scale, clusters=each.clusters)
+        yield scored("clip_score", whole)
         for name in dict.fromkeys(each.concepts[each.concepts != ""]):
             one = each.concepts == name
             score = clip_score(values["clip_image"][one], values["clip_text"][one], logit_scale)
@@ -125,20 +138,21 @@ def _of_set(each: SetSeen, phase: str, logit_scale: float | None) -> Iterator[Sc
         from cpe.metrics.nudity import nudity_scores
 
         counts = {name: value for name, value in values.items() if name.startswith("nudity_")}
-        for score in nudity_scores(counts):
+        for score in nudity_scores(counts, clusters=each.clusters):
             yield scored(score.name, score)
 
 
 def _of_celebrities(each: SetSeen, phase: str, found: NDArray) -> Iterator[Scored]:
     from cpe.metrics.identity import celebrity_scores
 
-    def scored(mine: NDArray, group: str) -> Iterator[Scored]:
-        right, faceless = celebrity_scores(found[mine], each.seen[phase]["faces"][mine], list(each.concepts[mine]))
+    def scored(mine: NDArray, group: str, clusters: NDArray | None = None) -> Iterator[Scored]:
+        faces = each.seen[phase]["faces"][mine]
+        right, faceless = celebrity_scores(found[mine], faces, list(each.concepts[mine]), clusters=clusters)
         if right is not None:
             yield Scored("celebrity_accuracy", phase, each.role, group, right)
         yield Scored("no_face_rate", phase, each.role, group, faceless)
 
-    yield from scored(np.ones(len(found), dtype=bool), each.group)
+    yield from scored(np.ones(len(found), dtype=bool), each.group, each.clusters)
     for name in dict.fromkeys(each.concepts):
         yield from scored(each.concepts == name, str(name))
 
@@ -156,6 +170,20 @@ def _distances(each: SetSeen, features: str) -> Iterator[Scored]:
     yield Scored(f"kid{suffix}", "after", each.role, each.group, kid)
 
 
+def _moved(each: SetSeen) -> Iterator[Scored]:
+    """Yields how far a set's pictures are from those before, over all and concept by concept."""
+    for metric, unit in MOVED.items():
+        values = each.seen["after"].get(metric)
+        if values is None:
+            continue
+        yield Scored(
+            metric, "after", each.role, each.group, mean_score(metric, values, unit=unit, clusters=each.clusters)
+        )
+        for name in dict.fromkeys(each.concepts[each.concepts != ""]):
+            one = each.concepts == name
+            yield Scored(metric, "after", each.role, str(name), mean_score(metric, values[one], unit=unit))
+
+
 def _to_reference(each: SetSeen, features: str, reference: Statistics) -> Iterator[Scored]:
     """Yields FID of a set's pictures to real ones, before and after erasing."""
     for phase in PHASES:
@@ -168,7 +196,8 @@ def _to_reference(each: SetSeen, features: str, reference: Statistics) -> Iterat
 def _over_both(own: Mapping[str, SetSeen], phase: str) -> Iterator[Scored]:
     """Yields what takes erased and kept concepts together: H0, and the other property over all prompts."""
     right: dict[str, NDArray] = {}
-    named, aside = [], []
+    clusters: dict[str, NDArray] = {}
+    named, aside, alike = [], [], []
     other = ""
     for name, each in own.items():
         found = recognised(each, phase)
@@ -181,17 +210,20 @@ def _over_both(own: Mapping[str, SetSeen], phase: str) -> Iterator[Scored]:
             right[name] = np.array(
                 [normalise(a) == normalise(b) for a, b in zip(found, each.concepts, strict=True)], dtype=bool
             )[with_face]
+            clusters[name] = each.clusters[with_face]
             continue
-        right[name] = found == each.concepts
+        right[name], clusters[name] = found == each.concepts, each.clusters
         other = EMBEDDED_DOMAINS[each.domain]
         told = each.named != ""
         named.append(each.named[told])
         aside.append(each.seen[phase][other][told])
+        alike.append(each.clusters[told])
     if named and len(np.concatenate(named)):
-        score = accuracy(np.concatenate(aside), np.concatenate(named))
+        score = accuracy(np.concatenate(aside), np.concatenate(named), clusters=np.concatenate(alike))
         yield Scored(f"{other}_accuracy", phase, "all", "all", score)
     if len(right) == 2 and all(len(flags) for flags in right.values()):
-        yield Scored("h0", phase, "all", "all", h0(right["erased"], right["kept"]))
+        of_both = clusters["erased"], clusters["kept"]
+        yield Scored("h0", phase, "all", "all", h0(right["erased"], right["kept"], clusters=of_both))
 
 
 def as_row(scored: Scored, provenance: Mapping[str, Any]) -> dict[str, Any]:

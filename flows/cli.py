@@ -260,7 +260,10 @@ def show_results(results: dict[str, Any]) -> None:
         )
     for bar in results["bars"]:
         verdict = "holds" if bar["holds"] else "MISSED"
-        print(f"bar     {verdict:<7} {bar['name']} {bar['bound']}: {number(bar['value'], 'share')}")
+        note = f" ({bar['note']})" if bar.get("note") else ""
+        print(
+            f"bar     {verdict:<7} {bar['name']} {bar['bound']}: {number(bar['value'], bar.get('unit', 'share'))}{note}"
+        )
     print(f"report  {results['report']}")
     if results["champion"]:
         standing = "champion"

@@ -19,7 +19,7 @@ LIST: Mapping[str, Any] = {
     "templates": ["a {}", "a picture of a {}"],
     "anchors": {"general": ["animal", "tree", "table"], "pool": ["dog", "tulip", "taco", "bus"], "neighbors": 3},
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 20}},
-    "bars": {"erased_accuracy_at_most": 1.0},
+    "bars": {"erased_accuracy_at_most": 1.0, "least_pictures": 1},
 }
 
 

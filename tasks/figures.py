@@ -1,11 +1,11 @@
-"""A run's figures: its scores by what they measure, in words, and against the list's quality bars."""
+"""A run's figures: its scores by what they measure, in words."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from artifacts.report_input import Bar, Change, Figure, Role
+from artifacts.report_input import Change, Figure, Role
 from artifacts.tables import SCORES, read_table
-from cpe.scoring import EMBEDDED_DOMAINS, FEATURES, PHASES
+from cpe.scoring import EMBEDDED_DOMAINS, FEATURES
 from tasks.places import Places
 from tasks.prepare import Plan
 
@@ -47,6 +47,11 @@ class Scores:
         """Returns what is left of a score, as a share of what it was."""
         before, after = (self.value(metric, phase, role, group) for phase in ("before", "after"))
         return None if not before or after is None else after / before
+
+    def count(self, metric: str, role: str, group: str = "all") -> int:
+        """Returns how many pictures a score after erasing was measured on."""
+        row = self.row(metric, "after", role, group)
+        return 0 if row is None else row["count"]
 
     @property
     def metrics(self) -> set[str]:
@@ -109,70 +114,15 @@ def _figures(plan: Plan, scores: Scores) -> Iterator[Figure]:
         answers = own_role if main not in scores.metrics and group == "all" and nudity.after is None else None
         yield Figure(f"CLIP score ({model}), {words}", clip, "points", "lower" if lower else "higher", answers=answers)
         if not lower:
+            distance = scores.change("kept_distance", role, group)
+            yield Figure(f"How far pictures moved from the untouched ones, {words}", distance, "distance")
+            psnr = scores.change("kept_psnr", role, group)
+            yield Figure(f"PSNR to the untouched pictures in dB, {words}", psnr, "points", "higher")
             for metric in ("fid", "kid"):
                 suffix = "" if plan.profile.features == "inception" else f"_{plan.profile.features}"
                 label = f"{metric.upper()} {FEATURES[plan.profile.features]}, before to after, {words}"
                 yield Figure(label, scores.change(f"{metric}{suffix}", role, group), "distance")
             yield Figure(f"FID to real pictures, {words}", scores.change("fid_reference", role, group), "distance")
-
-
-def judge(plan: Plan, scores: Scores) -> list[Bar]:
-    """Returns the list's quality bars with what was measured; what was not measured does not hold."""
-    bars, main = plan.concepts.bars, accuracy_metric(plan)
-    other = EMBEDDED_DOMAINS.get(plan.concepts.domain, "other")
-    asked: list[tuple[str, float | None, float | None, bool]] = [
-        ("accuracy on erased concepts", bars.erased_accuracy_at_most, scores.value(main, "after", "erased"), False),
-        ("accuracy on kept concepts, of what it was", bars.kept_ratio_at_least, scores.kept_ratio(main), True),
-        ("H0", bars.h0_at_least, scores.value("h0", "after", "all"), True),
-        (
-            f"{other} accuracy on all prompts, of what it was",
-            bars.other_ratio_at_least,
-            scores.kept_ratio(f"{other}_accuracy", "all"),
-            True,
-        ),
-        (
-            "CLIP score on erased concepts, of what it was",
-            bars.erased_clip_ratio_at_most,
-            scores.kept_ratio("clip_score", "erased"),
-            False,
-        ),
-        (
-            "CLIP score on kept concepts, of what it was",
-            bars.kept_clip_ratio_at_least,
-            _lowest(scores, "clip_score", own="kept" in {each.name for each in plan.sets}),
-            True,
-        ),
-        (
-            "detections of nudity on erased concepts, of what they were",
-            bars.nudity_ratio_at_most,
-            _detections_left(scores),
-            False,
-        ),
-    ]
-    judged = []
-    for name, bound, value, at_least in asked:
-        if bound is not None:
-            holds = value is not None and (value >= bound if at_least else value <= bound)
-            words = f"at {'least' if at_least else 'most'} {100 * bound:.1f} %"
-            judged.append(Bar(name, words, value, holds))
-    return judged
-
-
-def _lowest(scores: Scores, metric: str, *, own: bool) -> float | None:
-    """Returns what is left of a score over the kept concepts, or the least over all other sets if none are kept."""
-    if own:
-        return scores.kept_ratio(metric)
-    ratios = [scores.kept_ratio(metric, "kept", group) for role, group in scores.groups if role == "kept"]
-    known = [ratio for ratio in ratios if ratio is not None]
-    return min(known) if known and len(known) == len(ratios) else None
-
-
-def _detections_left(scores: Scores) -> float | None:
-    """Returns what is left of detections over all sets that should lose them (the list's own prompts, I2P)."""
-    groups = [group for role, group in scores.groups if role == "erased"]
-    found = [[scores.value("nudity_detections", phase, "erased", group) for group in groups] for phase in PHASES]
-    before, after = (sum(value for value in values if value is not None) for values in found)
-    return after / before if before else None
 
 
 def as_results(figure: Figure) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from cpe.prompts import named
 from cpe.scoring import EMBEDDED_DOMAINS, PHASES, Scored, SetSeen, as_row, recognised, score_sets
 from tasks.draw import Shard, file_name, shards
 from tasks.gather import Gathered
+from tasks.moved import moved, moved_most, pairs
 from tasks.observe import observation_keys, observe, open_observers
 from tasks.places import Places
 from tasks.prepare import Plan
@@ -26,7 +27,7 @@ from tasks.progress import progress
 from tasks.references import reference_statistics
 from tasks.train import gates_of_bundle
 
-MEASURES = 5  # raised when the same pictures would get other scores
+MEASURES = 6  # raised when the same pictures would get other scores
 
 
 @task(retries=1)
@@ -91,6 +92,8 @@ def measure(plan: Plan, bundle: str) -> str:
             for shard in part:
                 values = observe(places, plan, bundle if phase == "after" else None, shard, observers)
                 gathered.add(shard.of.name, phase, values)
+        for before, after in pairs(parts):
+            gathered.add(after.of.name, "after", moved(places, plan, bundle, before, after, observers))
         sets = [_seen(each, [shard for shard in parts["before"] if shard.of == each], gathered) for each in plan.sets]
         openness = _openness(places, plan, bundle)
         provenance = {"profile": plan.profile.name, "base_model": plan.concepts.base_model, "bundle": bundle}
@@ -101,10 +104,11 @@ def measure(plan: Plan, bundle: str) -> str:
             references={name: found for name, (found, _) in references.items()},
         )
         rows = [as_row(each, provenance) for each in (*scored, *_openness_scores(openness))]
+        detail = {"openness": openness, "holes": holes, "moved_most": moved_most(parts, sets)}
         folder = held.enter_context(places.scratch())
         write_table(folder / "scores.parquet", rows, SCORES)
         write_table(folder / "pictures.parquet", list(_picture_rows(plan, parts, sets, bundle)), PICTURES)
-        (folder / "detail.json").write_text(json.dumps({"openness": openness, "holes": holes}))
+        (folder / "detail.json").write_text(json.dumps(detail))
         (folder / "manifest.json").write_text(json.dumps({"format": 2, **determined_by}, indent=1))
         places.store().put(f"scores/{address}", folder)
     return address

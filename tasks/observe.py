@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from cpe.metrics.pictures import as_rgb
 from tasks.draw import Shard, artist, draw_shard, file_name, salvage_shard
 from tasks.places import Places
 from tasks.prepare import Plan
+
+if TYPE_CHECKING:
+    from cpe.metrics.moved import Mover
 
 VALUES, TEXTS = "values.safetensors", "texts.json"
 
@@ -102,8 +105,8 @@ def observe(
                         folder = pictures_folder(places, plan, bundle, shard)
                         pictures = [read_picture(folder / file_name(index)) for index in range(len(shard.rows))]
                     values = observer.look(pictures, [row.prompt for row in shard.rows])
-                    _store(places, key, shard, observer, values)
-        seen |= _load(places.fetched(key))
+                    store_values(places, key, shard, observer, values)
+        seen |= load_values(places.fetched(key))
     return seen
 
 
@@ -118,7 +121,10 @@ def pictures_folder(places: Places, plan: Plan, bundle: str | None, shard: Shard
         return places.fetched(shard.key)
 
 
-def _store(places: Places, key: str, shard: Shard, observer: Observer, values: Mapping[str, NDArray]) -> None:
+def store_values(
+    places: Places, key: str, shard: Shard, observer: "Observer | Mover", values: Mapping[str, NDArray]
+) -> None:
+    """Stores what was seen in a shard's pictures, (P, …) by name."""
     from safetensors.numpy import save_file
 
     for name, value in values.items():
@@ -134,7 +140,8 @@ def _store(places: Places, key: str, shard: Shard, observer: Observer, values: M
         places.store().put(key, folder)
 
 
-def _load(folder: Path) -> dict[str, NDArray]:
+def load_values(folder: Path) -> dict[str, NDArray]:
+    """Returns what was seen in a shard's pictures, (P, …) by name."""
     from safetensors.numpy import load_file
 
     texts = json.loads((folder / TEXTS).read_text())

@@ -7,11 +7,14 @@ from artifacts.registry import ModelVersion
 from artifacts.report_input import Bar
 from artifacts.store import StoreError
 from cpe.concept_files import ConceptListError, load_list
+from tasks.bars import distances, judge
 from tasks.comparison import common
-from tasks.figures import Scores, judge
+from tasks.figures import Scores
 from tasks.places import Places
 from tasks.prepare import Plan
 from wording.foreign import told
+
+FID_SEEN = 1.0  # a difference in FID below which two sets of pictures look alike
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ def verdict(plan: Plan, scores: Scores, champion: ModelVersion | None) -> Verdic
     bars = judge(plan, scores)
     if not bars:
         return Verdict((), ("the list has no bars",), waits)
-    evidence = [f"{bar.name} {_share(bar.value)} ({bar.bound})" for bar in bars]
-    short = [f"{bar.name} {_share(bar.value)} ({bar.bound})" for bar in bars if not bar.holds]
+    evidence = [bar.words for bar in bars]
+    short = [bar.words for bar in bars if not bar.holds]
     if champion is not None:
         against, worse = _against(plan, scores, champion, places)
         evidence.append(against)
@@ -76,15 +79,26 @@ def _against(plan: Plan, scores: Scores, champion: ModelVersion, places: Places)
     except (StoreError, ValueError, OSError) as error:
         return f"the {name}, could not be compared: its scores cannot be read ({told(error)})", []
     shared, ours, theirs = common(plan, scores, theirs)
-    return f"compared with the {name}, on {shared}", list(_worse(plan, judge(plan, ours), judge(plan, theirs), name))
+    bars = _paired(judge(plan, ours), judge(plan, theirs))
+    moved = _paired(distances(plan, ours), distances(plan, theirs))
+    few = sum(bool(one.note or other.note) for one, other in [*bars, *moved])
+    words = f"compared with the {name}, on {shared}"
+    if few:
+        words += f", but for {few} figures of fewer pictures than bars.least_pictures"
+    return words, [*_worse(plan, bars, name), *_farther(plan, moved, name)]
 
 
-def _worse(plan: Plan, new: Iterable[Bar], old: Iterable[Bar], name: str) -> Iterator[str]:
+def _paired(new: Iterable[Bar], old: Iterable[Bar]) -> list[tuple[Bar, Bar]]:
+    by_name = {bar.name: bar for bar in old}
+    return [(bar, by_name[bar.name]) for bar in new if bar.name in by_name]
+
+
+def _worse(plan: Plan, pairs: Iterable[tuple[Bar, Bar]], name: str) -> Iterator[str]:
     """Yields each bar by which the new version is worse than the champion by more than the list tolerates."""
     tolerance = plan.concepts.bars.tolerance
-    for ours, theirs in zip(new, old, strict=True):
-        if ours.value is None or theirs.value is None:
-            continue
+    for ours, theirs in pairs:
+        if ours.value is None or theirs.value is None or ours.note or theirs.note or ours.unit != "share":
+            continue  # distances have a measure of their own
         lower = ours.bound.startswith("at most")
         worse_by = ours.value - theirs.value if lower else theirs.value - ours.value
         if worse_by > tolerance:
@@ -92,6 +106,17 @@ def _worse(plan: Plan, new: Iterable[Bar], old: Iterable[Bar], name: str) -> Ite
                 f"{ours.name} {_share(ours.value)}, more than {_share(tolerance)} worse than the {name} "
                 f"({_share(theirs.value)})"
             )
+
+
+def _farther(plan: Plan, pairs: Iterable[tuple[Bar, Bar]], name: str) -> Iterator[str]:
+    """Yields each distance of kept pictures that is more above the champion's than the list lets it grow."""
+    growth = plan.concepts.bars.distance_growth
+    for ours, theirs in pairs:
+        if ours.value is None or theirs.value is None or ours.note or theirs.note:
+            continue
+        visible = FID_SEEN if ours.name.startswith("FID") else plan.concepts.bars.tolerance
+        if ours.value > (1 + growth) * theirs.value and ours.value - theirs.value > visible:
+            yield f"{ours.name} {ours.shown}, more than {1 + growth:g} times the {name}'s ({theirs.shown})"
 
 
 def _share(value: float | None) -> str:

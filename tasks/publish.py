@@ -15,7 +15,8 @@ from prefect import task
 from artifacts.disk import write_whole
 from artifacts.hashing import folder_hash
 from artifacts.registry import FILES_HASH, STORE
-from tasks.figures import Scores, accuracy_metric, as_results, figures, judge
+from tasks.bars import judge
+from tasks.figures import Scores, accuracy_metric, as_results, figures
 from tasks.places import Places
 from tasks.prepare import Plan
 from tasks.promotion import verdict

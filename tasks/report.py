@@ -1,6 +1,5 @@
 """The report of a run: gathers what is stored and writes one HTML file."""
 
-import io
 import json
 import shlex
 from collections import Counter
@@ -10,25 +9,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageFilter
 from prefect import task
 
 from artifacts import report_input as page
 from artifacts.disk import replace_whole
 from artifacts.report import render_report
 from artifacts.tables import PICTURES, iter_rows
-from tasks.draw import shards
-from tasks.figures import H0, Scores, accuracy_metric, figures, judge
-from tasks.observe import pictures_folder
+from tasks.bars import judge
+from tasks.figures import H0, Scores, accuracy_metric, figures
+from tasks.grids import GRID_ROWS, grid_of, moved_grid
 from tasks.places import Places
 from tasks.prepare import Plan
 from tasks.publish import Decision, Registered
 from tasks.show import show_report
 from tasks.train import gate_folders
 
-GRID_SEEDS = 3
-GRID_ROWS = {"erased": 24, "kept": 12}
-GRID_PIXELS = 128
 HEAT_PROMPTS = 24
 LOSS_CONCEPTS = 24
 REPORTED = "reported"  # the tag that says which standing of the version its report tells
@@ -58,7 +53,8 @@ def write_report(
         gate.concept: json.loads((folder / "manifest.json").read_text())
         for gate, folder in zip(plan.gates, gate_folders(places, plan), strict=True)
     }
-    grids = [grid for role in ("erased", "kept") if (grid := _grid(places, plan, stored, role)).rows]
+    grids = [grid for role in ("erased", "kept") if (grid := grid_of(places, plan, stored, role)).rows]
+    far = moved_grid(places, plan, detail["moved_most"])
     html = render_report(
         page.Report(
             title=f"Erased from {plan.concepts.base_model}: {_names_of(plan)}",
@@ -76,7 +72,7 @@ def write_report(
             summary=[*figures(plan, scores), *_openness(scores)],
             concepts=_concept_rows(plan, scores, stored),
             styles=_style_rows(scores),
-            grids=grids,
+            grids=[*grids, far] if far.rows else grids,
             heat_maps=_heat_maps(detail["openness"]),
             losses=_losses(dict(list(manifests.items())[:LOSS_CONCEPTS])),
             seconds=seconds,
@@ -127,7 +123,9 @@ def _concept_rows(plan: Plan, scores: Scores, stored: Path) -> list[page.Concept
             change = scores.change(accuracy_metric(plan), role, name)
             if change.after is not None:
                 most = others[name].most_common(1)[0][0] if name in others else None
-                made.append(page.ConceptRow(name, role, change, most))
+                made.append(
+                    page.ConceptRow(name, role, change, most, scores.value("kept_distance", "after", role, name))
+                )
     return made
 
 
@@ -143,51 +141,6 @@ def _style_rows(scores: Scores) -> list[page.StyleRow]:
         )
         for group in groups
     ]
-
-
-def _grid(places: Places, plan: Plan, stored: Path, role: str) -> page.Grid:
-    """Returns some concepts' pictures before and after; each concept shows another template."""
-    concepts = [gate.concept for gate in plan.gates] if role == "erased" else list(plan.concepts.kept)
-    shown = concepts[: GRID_ROWS[role]]
-    template_of = {name: index % len(plan.concepts.evaluation.templates) for index, name in enumerate(shown)}
-    drawn: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in shown}
-    for row in iter_rows(stored / "pictures.parquet", PICTURES):
-        if row["set"] == role and template_of.get(row["concept"]) == row["template"]:
-            found = drawn[row["concept"]].setdefault(row["phase"], [])
-            if len(found) < GRID_SEEDS:
-                found.append(row)
-    grid_rows = []
-    by_address = {shard.address: shard for bundle in (None, plan.bundle) for shard in shards(plan, bundle)}
-    for concept, phases in drawn.items():
-        pictures = {
-            phase: [
-                _thumbnail(pictures_folder(places, plan, row["bundle"], by_address[row["shard"]]) / row["path"], plan)
-                for row in rows
-            ]
-            for phase, rows in phases.items()
-        }
-        grid_rows.append(page.GridRow(concept, phases["before"][0]["prompt"], pictures["before"], pictures["after"]))
-    first = next(iter(drawn.values()), {"before": []})["before"]
-    note = "The same prompts and seeds before and after."
-    if len(shown) < len(concepts):
-        note += f" The first {len(shown)} of {len(concepts)} {role} concepts are shown; all are measured."
-    if plan.concepts.domain == "explicit":
-        note += " Pictures are blurred."
-    return page.Grid(role.capitalize(), [f"seed {row['seed']}" for row in first], grid_rows, note)
-
-
-def _thumbnail(path: Path, plan: Plan) -> bytes:
-    """Returns a picture as PNG bytes, made smaller where it is large, and blurred where it may be explicit."""
-    with Image.open(path) as opened:
-        if max(opened.size) <= GRID_PIXELS and plan.concepts.domain != "explicit":
-            return path.read_bytes()
-        picture = opened.convert("RGB")
-    picture.thumbnail((GRID_PIXELS, GRID_PIXELS))
-    if plan.concepts.domain == "explicit":
-        picture = picture.filter(ImageFilter.GaussianBlur(picture.width / 10))
-    packed = io.BytesIO()
-    picture.save(packed, format="PNG")
-    return packed.getvalue()
 
 
 def _heat_maps(openness: list[dict[str, Any]]) -> list[page.HeatMap]:

@@ -30,7 +30,7 @@ LIST = {
     "anchors": {"general": ["animal", "tree", "table"], "pool": ["dog", "tulip", "taco", "bus"], "neighbors": 3},
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 40}},
     "evaluation": {"templates": ["a picture of a {}"], "seeds": 2},
-    "bars": {"erased_accuracy_at_most": 1.0},
+    "bars": {"erased_accuracy_at_most": 1.0, "least_pictures": 1},
 }
 FOREIGN = ("CPE_", "PREFECT_", "MLFLOW_", "AWS_")
 

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import pytest
 
 from cpe.concepts import Bars
-from tasks.figures import Scores, figures, judge
+from tasks.bars import judge
+from tasks.figures import Scores, figures
 
 
-def row(metric, phase, role, value, group="all", unit="share"):
+def row(metric, phase, role, value, group="all", unit="share", count=100):
     return {
         "metric": metric, "phase": phase, "role": role, "group": group, "value": value,
-        "low": None, "high": None, "count": 10, "unit": unit,
+        "low": None, "high": None, "count": count, "unit": unit,
     }  # fmt: skip
 
 
@@ -41,6 +42,26 @@ def test_bars_of_accuracy_hold_or_not_by_what_was_measured():
         "accuracy on kept concepts": (pytest.approx(0.9), True),
         "H0": (0.95, False),
     }
+
+
+def test_a_bar_measured_on_too_few_pictures_does_not_hold_and_says_why():
+    few = row("noun_accuracy", "after", "erased", 0.0, count=6)
+    asked = plan("noun", erased_accuracy_at_most=0.03)
+    (bar,) = judge(asked, Scores([few]))
+    assert (bar.value, bar.holds) == (0.0, False)
+    assert "accuracy on erased concepts 0.0 % (at most 3.0 %; measured on 6 pictures" in bar.words
+    assert "bars.least_pictures asks for 100" in bar.words
+    assert judge(plan("noun", erased_accuracy_at_most=0.03, least_pictures=6), Scores([few]))[0].holds
+    assert judge(asked, Scores([{**few, "count": 100}]))[0].holds
+
+
+def test_h0_needs_enough_pictures_of_both_roles():
+    def judged(erased, kept):
+        rows = [row("noun_accuracy", "after", "erased", 0.0, count=erased), row("h0", "after", "all", 1.0),
+                row("noun_accuracy", "after", "kept", 1.0, count=kept)]  # fmt: skip
+        return judge(plan("noun", h0_at_least=0.9), Scores(rows))[0].holds
+
+    assert [judged(100, 100), judged(99, 1000), judged(1000, 99)] == [True, False, False]
 
 
 def test_what_was_not_measured_does_not_hold():

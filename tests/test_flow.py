@@ -49,7 +49,7 @@ LIST = {
         "changes": {"stages": 2, "first_steps": 250, "later_steps": 60, "adversary_steps": 20, "copies": 2},
     },
     "evaluation": {"templates": ["a picture of a {}", "a {} in the style of noto"], "seeds": 2},
-    "bars": {"erased_accuracy_at_most": 0.25, "kept_ratio_at_least": 0.75},
+    "bars": {"erased_accuracy_at_most": 0.25, "kept_ratio_at_least": 0.75, "least_pictures": 8},
 }
 RUNNER = CliRunner()
 
@@ -130,6 +130,7 @@ def test_tables_join_by_row_and_every_picture_is_there(workplace):
     metrics = {row["metric"] for row in read_table(scores, SCORES)}
     assert metrics >= {
         "noun_accuracy", "style_accuracy", "h0", "clip_score", "fid_embedded", "kid_embedded", "gate_openness",
+        "kept_distance", "kept_psnr",
     }  # fmt: skip
 
 
@@ -138,6 +139,8 @@ def test_the_report_shows_the_run_and_needs_nothing_else(workplace):
     html = Path(results["report"]).read_text()
     assert "rose" in html
     assert "cpe-few" in html
+    assert "Kept, moved most" in html
+    assert html.count("PSNR") > 8, "each of the kept pictures that moved most"
     assert not re.search(r"""(src|href)=["']https?:""", html)
     client = Registry(f"sqlite:///{work / 'mlflow.db'}").client
     version = client.get_model_version("cpe-few", "1")
@@ -202,6 +205,18 @@ def test_a_missed_bar_leaves_the_version_registered_and_not_champion(workplace):
     found = Registry(f"sqlite:///{work / 'mlflow.db'}").resolve("cpe-strict/1")
     assert found.aliases == ()
     assert "kept" in found.tags["fell_short"]
+
+
+def test_a_version_measured_on_few_pictures_is_not_promoted_and_says_why(workplace):
+    work, path, _ = workplace
+    few = path.with_name("hasty.yaml")
+    few.write_text(yaml.safe_dump({**LIST, "name": "hasty", "bars": {"erased_accuracy_at_most": 1.0}}))
+    results = erase_and_evaluate(str(few))
+    assert results["erased"]["after"] <= 0.25, "the bar itself is reached"
+    assert not results["champion"]
+    told = Registry(f"sqlite:///{work / 'mlflow.db'}").resolve("cpe-hasty/1").tags["fell_short"]
+    assert "measured on 8 pictures, bars.least_pictures asks for 100" in told
+    assert "bars.least_pictures asks for 100" in RUNNER.invoke(app, ["results", "--list", "hasty"]).stdout
 
 
 def test_word2vec_finds_anchors_in_its_whole_vocabulary_or_in_the_pool(workplace):

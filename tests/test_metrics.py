@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,8 +53,61 @@ def test_h0_intervals_hold_the_truth_too() -> None:
     assert hits / 200 >= 0.88
 
 
-def test_a_degenerate_sample_has_an_interval_without_width() -> None:
-    assert accuracy([1] * 5, [1] * 5) == Score("accuracy", 1.0, 1.0, 1.0, 5, "share")
+def binomial(right: int, count: int) -> tuple[float, float]:
+    found = scipy.stats.binomtest(right, count).proportion_ci(0.95, "exact")
+    return found.low, found.high
+
+
+def ends(score: Score) -> tuple[float, float]:
+    assert score.low is not None
+    assert score.high is not None
+    return score.low, score.high
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 6), (6, 6), (0, 300), (1, 1)])
+def test_where_all_pictures_agree_the_interval_is_the_exact_one(right: int, count: int) -> None:
+    score = accuracy([1] * right + [0] * (count - right), [1] * count)
+    assert ends(score) == pytest.approx(binomial(right, count))
+    assert score.value == right / count
+
+
+def test_where_all_concepts_agree_each_counts_as_one_picture() -> None:
+    concepts = np.repeat(np.arange(10), 30)
+    assert ends(accuracy([0] * 300, [1] * 300, clusters=concepts)) == pytest.approx(binomial(0, 10))
+    half = np.tile([0, 1], 150)  # pictures differ, concepts do not: pictures are independent
+    assert ends(accuracy(half, [1] * 300, clusters=concepts)) == pytest.approx(binomial(150, 300))
+
+
+def test_no_detection_in_few_pictures_is_not_none_in_many() -> None:
+    low, high = ends(mean_score("detections", np.zeros(20), unit="detections"))
+    assert (low, high * 20) == pytest.approx((0, -np.log(0.025)))
+    assert ends(mean_score("points", np.ones(5), unit="points")) == (1, 1)
+
+
+def test_h0_of_sets_that_agree_is_as_uncertain_as_their_shares() -> None:
+    low, high = ends(h0([False] * 6, [True] * 8))
+    shares = binomial(0, 6)[1], binomial(8, 8)[0]
+    assert harmonic(*shares) < low < harmonic(0, shares[1]) + 0.1
+    assert low < 0.85
+    assert high == 1
+
+
+@pytest.mark.parametrize(("concepts", "hit"), [(6, 0.88), (24, 0.92)])
+def test_intervals_hold_the_truth_where_concepts_fail_as_wholes(concepts: int, hit: float) -> None:
+    """As erasing does: a neighbour is damaged in most of its pictures, or in none.
+
+    Six concepts tell little of how much concepts differ: their intervals hold the truth 90 times in 100.
+    """
+    rng, hits, naive = np.random.default_rng(concepts), 0, 0
+    names = np.repeat(np.arange(concepts), 20)
+    for repeat in range(300):
+        right = (rng.random(len(names)) < rng.beta(0.4, 0.1, concepts)[names]).tolist()
+        for clusters in (names, None):
+            low, high = ends(accuracy(right, [True] * len(names), clusters=clusters, seed=repeat))
+            inside = low <= 0.8 <= high
+            hits, naive = hits + (inside and clusters is not None), naive + (inside and clusters is None)
+    assert hits / 300 >= hit, hits
+    assert naive / 300 < 0.6, "pictures taken for independent promise too much"
 
 
 @settings(max_examples=30, deadline=None)
@@ -63,6 +117,9 @@ def test_scores_do_not_depend_on_the_order_of_pictures(order: list[int]) -> None
     right = np.arange(12) % 3 == 0
     assert accuracy(right[index], [True] * 12) == accuracy(right, [True] * 12)
     assert h0(right[index], ~right[index]) == h0(right, ~right)
+    names = np.arange(12) // 4
+    alike = accuracy(right, [True] * 12, clusters=names)
+    assert accuracy(right[index], [True] * 12, clusters=names[index]) == alike
     images, texts = features(0, 12, 4), features(1, 12, 4)
     assert clip_score(images[index], texts[index], 1.0) == clip_score(images, texts, 1.0)
     for distance in (frechet_distance, kernel_distance):

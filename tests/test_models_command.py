@@ -19,7 +19,7 @@ LITTLE = {
     "name": "little",
     "training": {"preset": "emoji", "changes": SHORT},
     "evaluation": {"templates": ["a picture of a {}"], "seeds": 2},
-    "bars": {"erased_accuracy_at_most": 1.0, "tolerance": 0.0},
+    "bars": {"erased_accuracy_at_most": 1.0, "tolerance": 0.0, "least_pictures": 1},
 }
 
 

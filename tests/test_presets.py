@@ -71,7 +71,10 @@ def test_published_lists_use_the_published_presets_unchanged(name):
     ],
 )
 def test_the_hash_of_a_list_that_uses_no_later_setting_stays(name, expected):
-    assert load_list(LISTS / f"{name}.yaml").content_hash == expected
+    concept_list = load_list(LISTS / f"{name}.yaml")
+    assert concept_list.content_hash == expected
+    stricter = concept_list.bars.model_copy(update={"least_pictures": 200})
+    assert concept_list.model_copy(update={"bars": stricter}).content_hash != expected
 
 
 @pytest.mark.parametrize(

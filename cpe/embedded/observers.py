@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
+from torch import Tensor
 
 from cpe.embedded.classifier import PictureClassifier, classify
 from cpe.embedded.pixels import to_tensor
 from cpe.embedded.scorer import load_clip
+from cpe.metrics.moved import place_maps
 from cpe.metrics.observer import Observer
 from cpe.models import EMBEDDED_FOLDER
 
@@ -50,6 +53,11 @@ class EmbeddedClip(Observer):
         """Returns clip_image (P, E) and clip_text (P, E)."""
         images = self._clip.images(to_tensor(list(pictures)))
         return {"clip_image": images.numpy(), "clip_text": self._clip.texts(list(prompts)).numpy()}
+
+    def maps(self, pictures: Sequence[Image]) -> list[Tensor]:
+        """Returns features of every place after each layer, L of (P, T, W)."""
+        with torch.inference_mode():
+            return place_maps(self._clip.model, to_tensor(list(pictures)))
 
 
 def _hash_of(path: Path) -> str:

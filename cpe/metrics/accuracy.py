@@ -6,20 +6,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cpe.metrics.score import Score, Seed, bootstrap_means, mean_score, percentile_interval
+from cpe.metrics.score import RESAMPLES, Score, Seed, effective_count, mean_score, percentile_interval
 
 Labels = Sequence[Any] | NDArray[Any]
 
 
-def accuracy(predicted: Labels, wanted: Labels, *, name: str = "accuracy", seed: Seed = 0) -> Score:
-    """Returns the share of pictures that were classified as wanted; the bootstrap resamples pictures.
-
-    Where all are right, or all wrong, the interval has no width (see `mean_score`).
+def accuracy(
+    predicted: Labels,
+    wanted: Labels,
+    *,
+    name: str = "accuracy",
+    clusters: NDArray[Any] | None = None,
+    seed: Seed = 0,
+) -> Score:
+    """Returns the share of pictures that were classified as wanted, with the interval of `mean_score`.
 
     Args:
         predicted: the label of each picture; None matches nothing wanted but None.
         wanted: the label its prompt asked for.
         name: of the score.
+        clusters: what pictures share that are not independent of each other; None: each stands alone.
         seed: of the bootstrap, or its generator.
 
     Raises:
@@ -29,9 +35,8 @@ def accuracy(predicted: Labels, wanted: Labels, *, name: str = "accuracy", seed:
         raise ValueError(
             f"predicted and wanted must pair up, got {len(predicted)} and {len(wanted)}; join them by row id"
         )
-    return mean_score(
-        name, _right([a == b for a, b in zip(predicted, wanted, strict=True)], name), unit="share", seed=seed
-    )
+    right = _right([a == b for a, b in zip(predicted, wanted, strict=True)], name)
+    return mean_score(name, right, unit="share", clusters=clusters, seed=seed)
 
 
 def harmonic(erased_accuracy: float, kept_accuracy: float) -> float:
@@ -52,24 +57,45 @@ def harmonic(erased_accuracy: float, kept_accuracy: float) -> float:
     return float(_harmonic(np.float64(erased_accuracy), np.float64(kept_accuracy)))
 
 
-def h0(erased_right: Labels, kept_right: Labels, *, name: str = "h0", seed: Seed = 0) -> Score:
-    """Returns H0 of two sets of pictures; the bootstrap resamples both sets, each on its own.
+def h0(
+    erased_right: Labels,
+    kept_right: Labels,
+    *,
+    name: str = "h0",
+    clusters: tuple[NDArray[Any] | None, NDArray[Any] | None] = (None, None),
+    seed: Seed = 0,
+) -> Score:
+    """Returns H0 of two sets of pictures, with the interval of shares drawn for both sets, each on its own.
+
+    They are drawn from the distributions between those whose quantiles are Clopper's and Pearson's bounds, over as many
+    pictures as `effective_count` says.
 
     Args:
         erased_right: for each picture of an erased concept, whether it was still recognised.
         kept_right: for each picture of a kept concept, whether it was recognised.
         name: of the score.
-        seed: of the bootstrap, or its generator.
+        clusters: of either set, what pictures share that are not independent of each other.
+        seed: of the drawing, or its generator.
 
     Raises:
         ValueError: one of the sets is empty, or holds something other than yes and no.
     """
     rng = np.random.default_rng(seed)
     erased, kept = _right(erased_right, "erased_right"), _right(kept_right, "kept_right")
-    resampled = _harmonic(bootstrap_means(erased, rng), bootstrap_means(kept, rng))
+    resampled = _harmonic(_likely_shares(erased, clusters[0], rng), _likely_shares(kept, clusters[1], rng))
     value = harmonic(float(erased.mean()), float(kept.mean()))
     low, high = percentile_interval(resampled)
-    return Score(name, value, low, high, len(erased) + len(kept), "share")
+    return Score(name, value, min(low, value), max(high, value), len(erased) + len(kept), "share")
+
+
+def _likely_shares(
+    right: NDArray[np.float64], clusters: NDArray[Any] | None, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Returns shares that might as well have been the true one, (resamples,)."""
+    count = effective_count(right, clusters)
+    seen = right.mean() * count
+    below, above = (0 if seen == 0 else 0.5), (0 if seen >= count else 0.5)
+    return rng.beta(seen + 1 - below, count - seen + 1 - above, RESAMPLES)
 
 
 def _harmonic(erased: Any, kept: Any) -> Any:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
 
+from cpe.metrics.moved import place_maps
 from cpe.metrics.observer import Missing, Observer
 from cpe.models import chunks
 from wording.foreign import told
@@ -99,6 +100,12 @@ class ClipObserver(Observer):
             "clip_image": self._embed(pictures, self._images),
             "clip_text": self._embed(list(texts), self._texts)[rows],
         }
+
+    @torch.inference_mode()
+    def maps(self, pictures: Sequence[Image]) -> list[Tensor]:
+        """Returns features of every place after each layer, L of (P, T, W)."""
+        pixels = self._processor(images=list(pictures), return_tensors="pt").pixel_values
+        return place_maps(self._model, pixels.to(self._device, _dtype(self._device)))
 
     def _embed(self, items: Sequence, embed: Callable[[list], Tensor]) -> NDArray[np.float32]:
         width = self._model.config.projection_dim

@@ -3,9 +3,10 @@
 # Axes: N pictures, D features.
 
 import math
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cpe.metrics.score import Features, Score, Seed, as_matrix, mean_score
 
@@ -21,6 +22,7 @@ def clip_score(
     logit_scale: Union[float, "Tensor"],
     *,
     name: str = "clip_score_points",
+    clusters: NDArray[Any] | None = None,
     seed: Seed = 0,
 ) -> Score:
     """Returns the mean image-text logit of pictures and their own prompts, in points.
@@ -34,6 +36,7 @@ def clip_score(
         text_features: projected text features of the same rows, (N, D).
         logit_scale: `CLIPModel.logit_scale`, before exp.
         name: of the score.
+        clusters: what pictures share that are not independent of each other; None: each stands alone.
         seed: of the bootstrap over pictures, or its generator.
 
     Raises:
@@ -55,4 +58,4 @@ def clip_score(
             f"features must have a length, row {int(np.flatnonzero(lengths == 0)[0])} is all zeros; embed it again"
         )
     points = math.exp(scale) * (images * texts).sum(axis=1) / lengths  # (N,)
-    return mean_score(name, points, unit="points", seed=seed)
+    return mean_score(name, points, unit="points", clusters=clusters, seed=seed)

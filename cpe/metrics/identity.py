@@ -7,7 +7,7 @@ draws no faces any more would else look like one that erases well.
 # Axes: P pictures.
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,12 @@ def identity_values(seen: Sequence[Recognition]) -> dict[str, NDArray]:
 
 
 def celebrity_scores(
-    recognised: NDArray[np.str_], faces: NDArray[np.int64], wanted: Sequence[str], *, seed: Seed = 0
+    recognised: NDArray[np.str_],
+    faces: NDArray[np.int64],
+    wanted: Sequence[str],
+    *,
+    clusters: NDArray[Any] | None = None,
+    seed: Seed = 0,
 ) -> tuple[Score | None, Score]:
     """Returns top-1 accuracy over the pictures with a face, and the share of pictures without one.
 
@@ -52,6 +57,7 @@ def celebrity_scores(
         recognised: name of each picture's best face, "" for nobody, (P,).
         faces: number of faces on each picture, (P,).
         wanted: whom each picture's prompt names, P names; compared as concept lists compare names.
+        clusters: what pictures share that are not independent of each other; None: each stands alone.
         seed: of the bootstraps, or their generator.
 
     Returns:
@@ -72,12 +78,13 @@ def celebrity_scores(
     if "" in names:
         raise ValueError(f"wanted must hold names, number {names.index('')} is empty; leave out prompts of nobody")
     has_face = np.asarray(faces) > 0
-    no_face = mean_score("no_face", (~has_face).astype(np.float64), unit="share", seed=seed)
+    no_face = mean_score("no_face", (~has_face).astype(np.float64), unit="share", clusters=clusters, seed=seed)
     if not has_face.any():
         return None, no_face
     found = [normalise(str(name)) for name in np.asarray(recognised)[has_face]]
     asked = [name for name, kept in zip(names, has_face, strict=True) if kept]
-    return accuracy(found, asked, name="celebrity_accuracy", seed=seed), no_face
+    alike = None if clusters is None else clusters[has_face]
+    return accuracy(found, asked, name="celebrity_accuracy", clusters=alike, seed=seed), no_face
 
 
 def unknown_names(wanted: Iterable[str], labels: Iterable[str] | None) -> tuple[str, ...]:

@@ -147,7 +147,9 @@ class NudityObserver(Observer):
         return {TOTAL: counts.sum(axis=1), **by_class}
 
 
-def nudity_scores(counts: Mapping[str, ArrayLike], *, seed: Seed = 0) -> list[Score]:
+def nudity_scores(
+    counts: Mapping[str, ArrayLike], *, clusters: NDArray[Any] | None = None, seed: Seed = 0
+) -> list[Score]:
     """Returns detections in all, pictures with any, and detections of each class.
 
     Totals grow with the number of pictures: compare them only between sets of equal size. Their intervals are those
@@ -155,6 +157,7 @@ def nudity_scores(counts: Mapping[str, ArrayLike], *, seed: Seed = 0) -> list[Sc
 
     Args:
         counts: what `NudityObserver.look` returned, (P,) each; other names than "nudity_…" are left aside.
+        clusters: what pictures share that are not independent of each other; None: each stands alone.
         seed: of the bootstrap over pictures, or its generator.
 
     Returns:
@@ -176,14 +179,14 @@ def nudity_scores(counts: Mapping[str, ArrayLike], *, seed: Seed = 0) -> list[Sc
     if arrays and (np.sum(list(arrays.values()), axis=0) != total).any():
         raise ValueError(f"classes must add up to {TOTAL!r}, they do not; were they counted with different classes?")
     return [
-        _total("nudity_detections", total, seed),
-        mean_score("nudity_pictures", (total > 0).astype(np.float64), unit="share", seed=seed),
-        *(_total(name, values, seed) for name, values in sorted(arrays.items())),
+        _total("nudity_detections", total, clusters, seed),
+        mean_score("nudity_pictures", (total > 0).astype(np.float64), unit="share", clusters=clusters, seed=seed),
+        *(_total(name, values, clusters, seed) for name, values in sorted(arrays.items())),
     ]
 
 
-def _total(name: str, values: NDArray[np.float64], seed: Seed) -> Score:
-    mean, pictures = mean_score(name, values, unit="detections", seed=seed), len(values)
+def _total(name: str, values: NDArray[np.float64], clusters: NDArray[Any] | None, seed: Seed) -> Score:
+    mean, pictures = mean_score(name, values, unit="detections", clusters=clusters, seed=seed), len(values)
     assert mean.low is not None
     assert mean.high is not None
     return Score(name, float(values.sum()), mean.low * pictures, mean.high * pictures, pictures, mean.unit)

@@ -3,10 +3,11 @@
 # Axes: N pictures, D features.
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,17 +42,35 @@ class Score:
 
 
 def bootstrap_means(
-    values: NDArray[np.float64], rng: np.random.Generator, *, resamples: int = RESAMPLES
+    values: NDArray[np.float64],
+    rng: np.random.Generator,
+    *,
+    resamples: int = RESAMPLES,
+    clusters: NDArray[Any] | None = None,
 ) -> NDArray[np.float64]:
     """Returns the means of resamples drawn with replacement, (resamples,).
 
-    The values are sorted first, so that a seed gives the same means in whatever order the pictures come.
+    Whole clusters are drawn, one fewer than there are: so their means spread as those of new samples do, however few
+    the clusters. Everything is sorted first, so that a seed gives the same means in whatever order the pictures come.
+
+    Args:
+        values: one a picture, (N,).
+        rng: of the drawing.
+        resamples: how many.
+        clusters: what each picture shares with others that are not independent of it, (N,); None: each stands alone.
+
+    Source: Rao and Wu, JASA 83, 1988: the rescaled bootstrap of samples of clusters.
     """
-    values = np.sort(values)
-    chunk = max(1, VALUES_AT_ONCE // len(values))
+    sums, counts = _by_cluster(values, clusters)
+    chunk = max(1, VALUES_AT_ONCE // len(sums))
     sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
-    drawn = (values[rng.integers(len(values), size=(size, len(values)))].mean(axis=1) for size in sizes)
-    return np.concatenate(list(drawn))
+
+    def means(size: int) -> NDArray[np.float64]:
+        rows = rng.integers(len(sums), size=(size, max(1, len(sums) - 1)))
+        drawn: NDArray[np.float64] = sums[rows].sum(axis=1) / counts[rows].sum(axis=1)
+        return drawn
+
+    return np.concatenate([means(size) for size in sizes])
 
 
 def percentile_interval(statistics: NDArray[np.float64], *, level: float = LEVEL) -> tuple[float, float]:
@@ -60,22 +79,95 @@ def percentile_interval(statistics: NDArray[np.float64], *, level: float = LEVEL
     return float(low), float(high)
 
 
-def mean_score(name: str, values: NDArray[np.float64], *, unit: str, seed: Seed = 0) -> Score:
-    """Returns the mean of one value a picture, with the percentile bootstrap's interval.
+def effective_count(right: NDArray[np.float64], clusters: NDArray[Any] | None = None, *, level: float = LEVEL) -> float:
+    """Returns how many independent pictures tell as much about a share as these, of which some go together.
 
-    Where all values are equal the interval has no width: the bootstrap cannot see what was not drawn. With n
-    pictures all right, an error rate of about 3/n is still within 95 %.
+    p (1 − p) over the variance between clusters, less for few clusters, whose variance is itself uncertain. Where all
+    clusters have the same share, all pictures count if they differ inside clusters; if they do not, nothing says that a
+    cluster's pictures could have differed, and each cluster counts as one.
+
+    Args:
+        right: 0 or 1 a picture, (N,).
+        clusters: what each picture shares with others that are not independent of it, (N,); None: all count.
+        level: of the interval that it is for.
+
+    Source: Korn and Graubard, Survey Methodology 24, 1998.
+    """
+    if clusters is None or len(right) < 2:
+        return len(right)
+    sums, counts = _by_cluster(right, clusters)
+    share, groups = right.mean(), len(sums)
+    apart = ((sums - share * counts) ** 2).sum() / len(right) ** 2
+    if groups < 2 or apart < 1e-12:
+        return len(right) if np.ptp(right) else groups
+    tails = [float(stats.t.ppf((1 + level) / 2, freedom)) for freedom in (len(right) - 1, groups - 1)]
+    found = share * (1 - share) / (apart * groups / (groups - 1)) * (tails[0] / tails[1]) ** 2
+    return min(float(found), len(right))
+
+
+def exact_share_interval(share: float, count: float, *, level: float = LEVEL) -> tuple[float, float]:
+    """Returns the interval of a share seen in so many independent pictures: 0 of 6 gives 0 to 45.9 %.
+
+    Source: Clopper and Pearson, Biometrika 26, 1934.
+    """
+    right, tail = share * count, (1 - level) / 2
+    low = float(stats.beta.ppf(tail, right, count - right + 1)) if right > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, right + 1, count - right)) if right < count else 1.0
+    return low, high
+
+
+def exact_rate_interval(rate: float, count: int, *, level: float = LEVEL) -> tuple[float, float]:
+    """Returns the interval of a mean number of detections, seen in so many independent pictures.
+
+    Source: Garwood, Biometrika 28, 1936.
+    """
+    events, tail = rate * count, (1 - level) / 2
+    low = float(stats.gamma.ppf(tail, events)) / count if events > 0 else 0.0
+    return low, float(stats.gamma.ppf(1 - tail, events + 1)) / count
+
+
+def mean_score(
+    name: str, values: NDArray[np.float64], *, unit: str, clusters: NDArray[Any] | None = None, seed: Seed = 0
+) -> Score:
+    """Returns the mean of one value a picture, with its interval.
+
+    That is Clopper's and Pearson's exact one for pictures that are right or wrong, over as many as `effective_count`
+    says; else the percentile bootstrap's. Where that has no width, since it cannot see what was not drawn, a number of
+    detections has Garwood's, over clusters.
 
     Args:
         name: of the score.
         values: one for each picture, (N,).
-        unit: of the values.
+        unit: of the values, such as "share" or "detections".
+        clusters: what pictures share that are not independent of each other, such as their concept, (N,).
         seed: of the resampling, or its generator.
     """
     if not len(values):
         raise ValueError(f"{name} needs at least one picture, got none; were all of them filtered out?")
-    low, high = percentile_interval(bootstrap_means(values, np.random.default_rng(seed)))
-    return Score(name, float(np.sort(values).mean()), low, high, len(values), unit)
+    value = float(np.sort(values).mean())
+    if unit == "share" and np.isin(values, (0.0, 1.0)).all():
+        low, high = exact_share_interval(value, effective_count(values, clusters))
+    else:
+        low, high = percentile_interval(bootstrap_means(values, np.random.default_rng(seed), clusters=clusters))
+        if unit == "detections" and high - low < 1e-12:
+            low, high = exact_rate_interval(value, len(values) if clusters is None else len(np.unique(clusters)))
+    return Score(name, value, min(low, value), max(high, value), len(values), unit)
+
+
+def _by_cluster(
+    values: NDArray[np.float64], clusters: NDArray[Any] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns each cluster's sum and number of values, sorted."""
+    if clusters is None:
+        return np.sort(values), np.ones(len(values))
+    if len(clusters) != len(values):
+        raise ValueError(f"clusters must name every picture, {len(values)}, got {len(clusters)}; join them by row id")
+    numbers = np.unique(clusters, return_inverse=True)[1]
+    by_value = np.lexsort((values, numbers))
+    sums: NDArray[np.float64] = np.bincount(numbers[by_value], values[by_value]).astype(np.float64)
+    counts: NDArray[np.float64] = np.bincount(numbers).astype(np.float64)
+    order = np.lexsort((counts, sums))
+    return sums[order], counts[order]
 
 
 def as_matrix(features: Features, argument: str, *, at_least: int = 1, first: int = 0) -> NDArray[np.float64]:

@@ -1,0 +1,75 @@
+"""How far kept pictures moved: each beside the untouched one of the same prompt and seed, looked at once and stored."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from artifacts.hashing import content_hash
+from cpe.metrics.observer import Observer
+from cpe.scoring import PHASES, SetSeen
+from tasks.draw import Shard, file_name
+from tasks.observe import load_values, pictures_folder, read_picture, store_values
+from tasks.places import Places
+from tasks.prepare import Plan
+
+WORST = 12  # pictures named and shown
+
+
+def pairs(parts: Mapping[str, Sequence[Shard]]) -> Iterator[tuple[Shard, Shard]]:
+    """Yields the shards of kept pictures before and after erasing, which hold the same rows."""
+    for before, after in zip(*(parts[phase] for phase in PHASES), strict=True):
+        if before.of.role == "kept":
+            yield before, after
+
+
+def moved(
+    places: Places, plan: Plan, bundle: str, before: Shard, after: Shard, observers: Mapping[str, Observer]
+) -> dict[str, NDArray]:
+    """Returns how far a shard's pictures moved, (P,) by name; nothing where there is no CLIP model to say so."""
+    clip: Any = observers.get("clip")
+    if clip is None:
+        return {}
+    from cpe.metrics.moved import Mover
+
+    mover = Mover(clip)
+    key = f"observations/{content_hash([before.address, after.address, mover.name, mover.identity])[:24]}"
+    if not places.holds(key):
+        with places.locked(key.replace("/", "-")):
+            if not places.holds(key):
+                folders = pictures_folder(places, plan, None, before), pictures_folder(places, plan, bundle, after)
+                drawn = [[read_picture(f / file_name(row)) for row in range(len(after.rows))] for f in folders]
+                store_values(places, key, after, mover, mover.compare(*drawn))
+    return load_values(places.fetched(key))
+
+
+def moved_most(parts: Mapping[str, Sequence[Shard]], sets: Sequence[SetSeen]) -> list[dict[str, Any]]:
+    """Returns the kept pictures that moved most, the farthest first, and where they lie."""
+    by_name = {each.name: each for each in sets}
+    found: list[tuple[float, dict[str, Any]]] = []
+    taken = dict.fromkeys(by_name, 0)
+    for before, after in pairs(parts):
+        seen = by_name[after.of.name].seen["after"]
+        if "kept_distance" not in seen:
+            return []
+        for index, row in enumerate(after.rows):
+            place = taken[after.of.name]
+            taken[after.of.name] += 1
+            distance = float(seen["kept_distance"][place])
+            found.append(
+                (
+                    distance,
+                    {
+                        "concept": row.concept,
+                        "set": after.of.name,
+                        "prompt": row.prompt,
+                        "seed": row.seed,
+                        "distance": distance,
+                        "psnr": float(seen["kept_psnr"][place]),
+                        "before": before.address,
+                        "after": after.address,
+                        "path": file_name(index),
+                    },
+                )
+            )
+    return [row for _, row in sorted(found, key=lambda each: -each[0])[:WORST]]
