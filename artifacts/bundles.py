@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from artifacts.disk import StoreError
-from artifacts.hashing import file_hash
+from artifacts.hashing import file_hash, folder_hash
 from artifacts.index import MANIFEST_NAME
 from artifacts.store import open_store
 
@@ -55,3 +55,24 @@ def add_gates(folder: Path, stores: Sequence[str]) -> None:
                 f"gate {address} in {store.url} is not the one that the bundle was made of; run `cpe erase` with its "
                 "list again, which registers the gates that there are"
             )
+
+
+def holds_bundle(folder: Path, expected: str, stores: Sequence[str]) -> bool:
+    """Say whether a folder holds a bundle with its gates; gates that are missing or damaged there are fetched again.
+
+    Args:
+        folder: The folder, or where one might be.
+        expected: `folder_hash` of the bundle as it was registered.
+        stores: As for `add_gates`.
+
+    Raises:
+        StoreError: As for `add_gates`.
+    """
+    if not folder.is_dir():
+        return False
+    if folder_hash(folder) == expected:  # a bundle of an earlier release has its gates inside
+        return True
+    if folder_hash(folder, [f"{GATES}/*"]) != expected:
+        return False
+    add_gates(folder, stores)
+    return True

@@ -1,7 +1,5 @@
 """What the registry needs from MLflow runs: an experiment, values logged within the limits, files that are there."""
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -133,16 +131,6 @@ def download(
         if not rename_new(folder, target):
             raise busy
     return target
-
-
-def download_temporary(client: Any, source: str, expected: str | None, complete: Callable[[Path], None]) -> Path:
-    """Download the files of a model version into a temporary folder, which is the caller's."""
-    scratch = Path(tempfile.mkdtemp(prefix="cpe-"))
-    try:
-        return download(client, source, scratch, expected, complete)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
 
 
 def check_artifact_path(path: str) -> str:

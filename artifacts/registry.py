@@ -4,7 +4,7 @@ A registered model `cpe-<list>` has versions (bundles of gates). The alias `cham
 the one to go back to.
 """
 
-import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from difflib import get_close_matches
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from artifacts.bundles import add_gates
+from artifacts import defaults
+from artifacts.bundles import add_gates, holds_bundle
 from artifacts.champions import Champions
 from artifacts.champions import bundle_of as bundle_of
 from artifacts.mlflow_link import RegistryError as RegistryError
@@ -23,7 +24,6 @@ from artifacts.mlflow_models import ModelVersion as ModelVersion
 from artifacts.mlflow_runs import (
     check_artifact_path,
     download,
-    download_temporary,
     experiment_id,
     has_files,
     holds_files,
@@ -269,12 +269,12 @@ class Registry(Champions):
                 raise RegistryError(f"there is no model {name!r} with a version{meant} registered are: {listed}")
         return choose(versions, alias, version)
 
-    def fetch(self, reference: str, target: Path | None = None) -> Path:
+    def fetch(self, reference: str, target: Path) -> Path:
         """Download the files of a version, and the gates that it names.
 
         Args:
             reference: As for `resolve`.
-            target: The folder to make; it must be missing or empty. None makes a temporary one, which is the caller's.
+            target: The folder to make; it must be missing or empty.
 
         Returns:
             The folder with the version's files.
@@ -283,14 +283,39 @@ class Registry(Champions):
             RegistryError: There is no such version, its files are gone or not those of its tag `files_sha256`, no store
                 has its gates, or `target` is not free.
         """
+        return self._download(self.resolve(reference), Path(target))
+
+    def fetch_once(self, reference: str, parent: Path) -> Path:
+        """Download the files of a version into a folder of its own, unless they lie there whole.
+
+        Args:
+            reference: As for `resolve`.
+            parent: In which the folders of versions are.
+
+        Returns:
+            The version's folder.
+
+        Raises:
+            RegistryError: As for `fetch`.
+        """
         found = self.resolve(reference)
+        expected = found.tags.get(FILES_HASH, "")
+        target = Path(parent) / found.name / f"{found.version}-{expected[:12] or 'unknown'}"
         with self._reporting(f"fetch {reference}"):
-            source = self.client.get_model_version(found.name, str(found.version)).source
-            expected = found.tags.get(FILES_HASH)
-            complete = partial(add_gates, stores=[url for url in (self.store_url, found.tags.get(STORE)) if url])
-            if target is None:
-                return download_temporary(self.client, source, expected, complete)
-            return download(self.client, source, Path(target), expected, complete)
+            if expected and holds_bundle(target, expected, self._stores(found)):
+                return target
+        shutil.rmtree(target, ignore_errors=True)
+        return self._download(found, target)
+
+    def _download(self, version: ModelVersion, target: Path) -> Path:
+        with self._reporting(f"fetch {version.name}/{version.version}"):
+            source = self.client.get_model_version(version.name, str(version.version)).source
+            complete = partial(add_gates, stores=self._stores(version))
+            return download(self.client, source, target, version.tags.get(FILES_HASH), complete)
+
+    def _stores(self, version: ModelVersion) -> list[str]:
+        """The stores that may hold a version's gates, the likeliest first."""
+        return [url for url in (self.store_url, version.tags.get(STORE)) if url]
 
     def set_tags(self, name: str, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version, replacing those of the same key.
@@ -327,18 +352,24 @@ def _unless_gone() -> Iterator[None]:
             raise
 
 
-def fetch(reference: str, tracking_uri: str | None = None) -> Path:
-    """Download the files of a version into a temporary folder.
+def fetch(reference: str, target: str | Path | None = None) -> Path:
+    """Bring a registered version to this machine: `Eraser.load` takes what comes back.
+
+    The registry, the store and the work folder are those of the command line: MLFLOW_TRACKING_URI, CPE_STORE and
+    CPE_WORK, by default all in the folder `work`.
 
     Args:
-        reference: As for `Registry.resolve`.
-        tracking_uri: As for `Registry`; None takes MLFLOW_TRACKING_URI from the environment.
+        reference: As for `Registry.resolve`, such as "models:/cpe-emoji@champion".
+        target: A folder to make. None takes one in the work folder, which further calls find whole.
 
     Returns:
-        The folder, which is the caller's.
+        The folder with the version's gates.
 
     Raises:
-        RegistryError: No tracking URI, no such version, or its files are gone.
+        RegistryError: There is no such version, its files are gone or damaged, no store has its gates, or `target`
+            holds something already.
     """
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-    return Registry(uri, store_url=os.environ.get("CPE_STORE")).fetch(reference)
+    registry = Registry(defaults.tracking_uri(), store_url=defaults.store_url())
+    if target is not None:
+        return registry.fetch(reference, Path(target))
+    return registry.fetch_once(reference, defaults.work_folder() / "fetched" / "models")

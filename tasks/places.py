@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from artifacts import defaults
 from artifacts.hashing import content_hash
 from artifacts.registry import Registry
 from artifacts.store import DamagedError, Store, StoreError, open_store
@@ -48,14 +49,13 @@ class Places:
         Raises:
             ValueError: CPE_THREADS is not a whole number above 0.
         """
-        work = Path(environment.get("CPE_WORK", "work")).absolute()
         threads = environment.get("CPE_THREADS", "1")
         if not threads.isdigit() or int(threads) < 1:
             raise ValueError(f"CPE_THREADS must be a whole number of at least 1, got {threads!r}")
         return cls(
-            work=work,
-            store_url=environment.get("CPE_STORE", (work / "store").as_uri()),
-            tracking_uri=environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{work / 'mlflow.db'}"),
+            work=defaults.work_folder(environment),
+            store_url=defaults.store_url(environment),
+            tracking_uri=defaults.tracking_uri(environment),
             data=Path(environment.get("CPE_DATA", "data")).absolute(),
             lists_url=environment.get("CPE_LISTS", "lists"),
             device=environment.get("CPE_DEVICE"),

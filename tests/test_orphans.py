@@ -15,7 +15,7 @@ from faults_servers import Server, end_with_parent, shared
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Crashed
+from prefect.states import Cancelled, Crashed
 from test_deployment import PREFECT, PROJECT
 
 from flows import automations
@@ -23,6 +23,7 @@ from tasks.runs import SILENCE, WATCHER, list_of, look_at_runs, put_right, runs
 
 LONG = {**LIST, "targets": ["rose"], "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 50_000}}}
 FREE_WITHIN_S = 120
+UNENDED = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)
 
 
 class Machine:
@@ -97,7 +98,10 @@ class Machine:
         done = subprocess.run(command, env=self.environment, cwd=PROJECT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         told = re.search("^work on (.*) is asked for$", done.stdout, re.MULTILINE)
-        return told[1].split(", ") if told else []
+        asked = told[1].split(", ") if told else []
+        for name in asked:
+            wait_for(lambda name=name: self.state(name, *UNENDED), f"the run of {name} that was asked for")
+        return asked
 
     def state(self, name: str, *types: StateType):
         """The newest run of a list in one of these states, None for none."""
@@ -108,6 +112,12 @@ class Machine:
     def wait_until_running(self, name: str):
         """Waits until a run of the list has begun and was heard."""
         return wait_for(lambda: self.state(name, StateType.RUNNING), f"a run of {name}", 240)
+
+    def give_up(self) -> None:
+        """Ends all runs, so that the next test's worker does not take them first."""
+        with get_client(sync_client=True) as client:
+            for run in runs(client, UNENDED):
+                client.set_flow_run_state(run.id, Cancelled(), force=True)
 
     def close(self) -> None:
         for name in list(self.processes):
@@ -130,8 +140,9 @@ def machine(one_machine, monkeypatch):
     with temporary_settings({PREFECT_API_URL: one_machine.environment["PREFECT_API_URL"]}):
         automations.declare(600)
         yield one_machine
-    for name in list(one_machine.processes):
-        one_machine.kill(name)
+        for name in list(one_machine.processes):
+            one_machine.kill(name)
+        one_machine.give_up()
 
 
 def test_runs_of_killed_workers_and_commands_free_their_lists_within_two_minutes(machine):

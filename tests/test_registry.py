@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -10,8 +11,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from artifacts.bundles import write_manifest
 from artifacts.hashing import folder_hash
 from artifacts.registry import FILES_HASH, ModelVersion, Registry, RegistryError, fetch
+from artifacts.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +99,10 @@ def test_a_registered_version_is_found_resolved_and_fetched(registry: Registry, 
     found = registry.resolve("cpe-found")
     assert found == ModelVersion("cpe-found", 1, (), tags, found.created_at, run_id)
     assert timedelta() <= datetime.now(UTC) - found.created_at < timedelta(minutes=5)
-    for target in (tmp_path / "new" / "copy", None):
-        folder = registry.fetch("models:/cpe-found/1", target)
-        assert (folder / "manifest.json").read_text() == "tiger"
-        assert (folder / "gates" / "a.safetensors").read_bytes() == b"tiger" * 100
-        assert target is None or folder == target
+    folder = registry.fetch("models:/cpe-found/1", tmp_path / "new" / "copy")
+    assert folder == tmp_path / "new" / "copy"
+    assert (folder / "manifest.json").read_text() == "tiger"
+    assert (folder / "gates" / "a.safetensors").read_bytes() == b"tiger" * 100
     with pytest.raises(RegistryError, match="target must be a missing or empty folder"):
         registry.fetch("models:/cpe-found/1", tmp_path / "new" / "copy")
 
@@ -129,7 +131,7 @@ def test_nothing_is_registered_that_does_not_exist(registry: Registry, bundle: P
     assert all(each.name != "cpe-nothing" for each in registry.models())
 
 
-def test_files_that_were_lost_later_are_an_error(registry: Registry, bundle: Path) -> None:
+def test_files_that_were_lost_later_are_an_error(registry: Registry, bundle: Path, tmp_path: Path) -> None:
     run_id = record(registry, bundle)
     registry.register("cpe-lost", run_id, "bundle", tags={})
     uri = registry.client.get_run(run_id).info.artifact_uri.removeprefix("file://")
@@ -137,7 +139,7 @@ def test_files_that_were_lost_later_are_an_error(registry: Registry, bundle: Pat
         if path.is_file():
             path.unlink()
     with pytest.raises(RegistryError, match=r"files of run .* are gone"):
-        registry.fetch("cpe-lost")
+        registry.fetch("cpe-lost", tmp_path / "copy")
 
 
 def test_the_newest_version_with_a_tag_is_found(registry: Registry, bundle: Path) -> None:
@@ -240,16 +242,47 @@ def test_models_lists_ours_newest_first(registry: Registry, bundle: Path) -> Non
     assert all(each.name.startswith("cpe-") for each in found)
 
 
-def test_fetch_takes_its_registry_from_the_environment(
-    registry: Registry, bundle: Path, monkeypatch: pytest.MonkeyPatch
+def test_fetch_takes_the_places_of_the_environment_and_fetches_once(
+    registry: Registry, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry.register("cpe-environment", record(registry, bundle), "bundle", tags={})
+    run_id = record(registry, bundle)
+    registry.register("cpe-environment", run_id, "bundle", tags={FILES_HASH: folder_hash(bundle)})
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.tracking_uri)
-    assert (fetch("cpe-environment") / "manifest.json").read_text() == "tiger"
+    monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    folder = fetch("cpe-environment")
+    assert folder.is_relative_to(tmp_path / "work")
+    written = folder.stat().st_mtime_ns
+    assert fetch("cpe-environment") == folder
+    assert folder.stat().st_mtime_ns == written, "it lies there whole"
+    (folder / "gates" / "a.safetensors").write_bytes(b"dog")
+    assert folder_hash(fetch("cpe-environment")) == folder_hash(bundle), "a damaged copy is replaced"
+    assert folder_hash(fetch("cpe-environment", tmp_path / "copy")) == folder_hash(bundle)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     with pytest.raises(RegistryError, match="set MLFLOW_TRACKING_URI"):
         fetch("cpe-environment")
-    assert (fetch("cpe-environment", registry.tracking_uri) / "manifest.json").read_text() == "tiger"
+
+
+def test_fetch_verifies_the_gates_that_a_version_names(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, gate, named = open_store(str(tmp_path / "store")), tmp_path / "gate", tmp_path / "named"
+    gate.mkdir()
+    (gate / "gate.safetensors").write_bytes(b"tiger")
+    (gate / "manifest.json").write_text("{}")
+    store.put("gates/a1", gate)
+    named.mkdir()
+    write_manifest(named, {"gates": {"tiger": "a1"}}, {"a1": gate})
+    run_id = record(registry, named)
+    registry.register("cpe-named", run_id, "bundle", tags={FILES_HASH: folder_hash(named), "store": store.url})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.tracking_uri)
+    monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
+    folder = fetch("cpe-named")
+    file = folder / "gates" / "a1" / "gate.safetensors"
+    assert file.read_bytes() == b"tiger"
+    file.write_bytes(b"tigre")
+    assert fetch("cpe-named") == folder
+    assert file.read_bytes() == b"tiger"
 
 
 def test_files_that_are_not_what_was_registered_are_refused(
@@ -268,7 +301,7 @@ def test_files_that_are_not_what_was_registered_are_refused(
     kept.write_bytes(data)
     (kept.parent / "more.safetensors").write_bytes(data)
     with pytest.raises(RegistryError, match="are not what was registered"):
-        registry.fetch("cpe-damaged")
+        registry.fetch("cpe-damaged", tmp_path / "copy")
 
 
 def test_a_secret_in_an_address_never_reaches_mlflow(tmp_path: Path) -> None:
@@ -279,13 +312,13 @@ def test_a_secret_in_an_address_never_reaches_mlflow(tmp_path: Path) -> None:
 
 
 def test_mlflows_own_global_uri_is_neither_used_nor_changed(
-    registry: Registry, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     before = mlflow.get_tracking_uri()
     registry.register("cpe-global", record(registry, bundle), "bundle", tags={})
     registry.promote("cpe-global", 1, reason="test")
-    assert (registry.fetch("cpe-global@champion") / "manifest.json").read_text() == "tiger"
+    assert (registry.fetch("cpe-global@champion", tmp_path / "copy") / "manifest.json").read_text() == "tiger"
     assert mlflow.get_tracking_uri() == before
 
 
