@@ -98,7 +98,7 @@ def test_the_bundle_is_registered_with_its_scores_and_its_gates_erase(workplace)
     assert results["model"] == "cpe-few"
     assert found.tags["erased_accuracy"] == f"{results['erased']['after']:.4f}"
     assert ("champion" in found.aliases) == results["champion"] == all(bar["holds"] for bar in results["bars"])
-    eraser = Eraser.load(registry.fetch("models:/cpe-few/1"))
+    eraser = Eraser.load(registry.fetch("models:/cpe-few/1", work / "copy"))
     assert set(eraser.concepts) == {"rose", "pizza"}
     pipe = load_pipeline("embedded", device="cpu")
     text = encode_prompts(pipe, ["a picture of a rose", "a picture of a castle"])
