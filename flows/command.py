@@ -55,6 +55,8 @@ def command_of(
 
 def _message(error: Exception) -> str:
     server = os.environ.get("PREFECT_API_URL")
+    if server and isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
+        return f"the Prefect server at {server} refuses this user; set PREFECT_API_AUTH_STRING (`. work/stack/env`)"
     if server and (isinstance(error, httpx.HTTPError) or "Failed to reach API" in str(error)):
         return f"the Prefect server at {server} does not answer; start it, or unset PREFECT_API_URL to do without"
     return printable(str(error.args[0] if isinstance(error, KeyError) else error))

@@ -6,11 +6,12 @@ That one must outlive the command, which tells it how the run ended: without it,
 
 import atexit
 import os
+import secrets
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from typing import Any
 
@@ -73,6 +74,7 @@ class Interrupt:
 
 
 _server: Any = None
+_settings = ExitStack()  # of the process, from then on
 
 
 @contextmanager
@@ -99,15 +101,25 @@ def interruptible(*, resumes: bool) -> Iterator[Interrupt]:
 def start_prefect() -> None:
     """Starts the Prefect server of a command that has no other, deaf to SIGINT: what a thread blocks, its child does.
 
+    It asks for a password that this process alone knows, in the environments of both: other accounts reach its port.
+
     Raises:
         RuntimeError: the server does not answer in time.
     """
     global _server
     from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import get_current_settings
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_SERVER_API_AUTH_STRING,
+        get_current_settings,
+        temporary_settings,
+    )
 
     if get_current_settings().api.url:
         return
+    password = f"cpe:{secrets.token_urlsafe(24)}"
+    own = {PREFECT_API_AUTH_STRING: password, PREFECT_SERVER_API_AUTH_STRING: password}
+    _settings.enter_context(temporary_settings(own))
     _server = SubprocessASGIServer()
     failed: list[Exception] = []
 

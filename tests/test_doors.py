@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,6 +212,15 @@ def test_doctor_says_when_a_server_refuses_us(running: Running, monkeypatch: pyt
     assert "refuses us (401); check PREFECT_API_AUTH_STRING" in refused["Prefect server"].found
     assert not refused["MLflow"].there
     assert "MLFLOW_TRACKING_PASSWORD" in refused["MLflow"].found
+
+
+def test_a_command_says_when_a_server_refuses_us(running: Running) -> None:
+    environment = {**os.environ, **running.environment}
+    del environment["PREFECT_API_AUTH_STRING"]
+    command = [str(Path(sys.executable).with_name("cpe")), "watch", "--status"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "refuses this user; set PREFECT_API_AUTH_STRING" in done.stderr
 
 
 def test_no_password_is_in_a_log_or_in_an_argument(running: Running) -> None:

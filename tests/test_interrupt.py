@@ -8,9 +8,11 @@ import subprocess
 import sys
 import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import pytest
 import yaml
 from faults import LIST, clean_environment, copied_database, wait_for
@@ -89,6 +91,17 @@ def is_there(group: int) -> bool:
     return True
 
 
+def answer_to_a_stranger(parent: int) -> int:
+    """What the server that a command started answers to whoever has no password."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (path / "cmdline").read_text().split("\0")
+            if int((path / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent and "uvicorn" in command:
+                port = command[command.index("--port") + 1]
+                return httpx.post(f"http://127.0.0.1:{port}/api/flow_runs/filter", json={}, timeout=30).status_code
+    raise AssertionError(f"process {parent} has no server")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Three runs of one list: interrupted in training, then in drawing, then in drawing again."""
@@ -109,11 +122,14 @@ def runs(tmp_path_factory):
         before, terminal = recorded(), Terminal(work)
         try:
             wait_for(lambda terminal=terminal, moment=moment: moment(terminal.read()), name, 240)
+            stranger = answer_to_a_stranger(terminal.process.pid)
             code, seconds = terminal.type_ctrl_c()
             wait_for(lambda terminal=terminal: not is_there(terminal.process.pid), "the end of its server", 20)
         finally:
             terminal.close()
-        seen[name] = SimpleNamespace(code=code, seconds=seconds, text=terminal.text, recorded_before=before)
+        seen[name] = SimpleNamespace(
+            code=code, seconds=seconds, text=terminal.text, recorded_before=before, stranger=stranger
+        )
     return seen
 
 
@@ -124,6 +140,11 @@ NAMES = ("training", "drawing", "drawing again")
 def test_ctrl_c_ends_the_command_within_seconds_with_exit_code_130(name, runs):
     assert runs[name].code == 130, runs[name].text
     assert runs[name].seconds < WITHIN_S, runs[name].text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_server_asks_everybody_else_for_a_password(name, runs):
+    assert runs[name].stranger == 401
 
 
 @pytest.mark.parametrize("name", NAMES)
