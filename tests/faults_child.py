@@ -173,7 +173,7 @@ def write_down(path: str) -> None:
     wrap("cpe.training:Training._note", note)
     wrap("tasks.draw:draw_shard", draw_shard)
     wrap("cpe.generation:generate", generate)
-    wrap("tasks.observe:_store", observed)
+    wrap("tasks.observe:store_values", observed)
     wrap("artifacts.folder:FolderStore.put", put)
     wrap("artifacts.s3:S3Store.put", put)
 
