@@ -111,7 +111,12 @@ class FolderStore(Store):
         wrong = link_fault(folder, name) or size_fault(folder / name, name, index.files[name])
         if wrong:
             raise self._damaged(key, wrong)
-        _copy_file(folder / name, target)
+        try:
+            _copy_file(folder / name, target)
+        except FileNotFoundError:
+            if (folder / name).exists():
+                raise
+            raise self._damaged(key, f"{name} is missing") from None  # or deleted just now
 
     def _path(self, key: str, argument: str = "key") -> Path:
         return self.root / check_key(key, argument)

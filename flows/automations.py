@@ -14,6 +14,7 @@ from prefect.states import StateType
 from tasks.runs import FLOW, HEARTBEAT, PART, SILENCE, SILENT_S, WATCHER
 
 GIVEN_UP = "No worker was free; the next tick is due."
+BEGUN = ("Submitting", "Pending", "Running")
 LATE_S = 15  # the server calls a run late once it waits for so long
 MARGIN_S = 15  # of what a server takes until it acts
 
@@ -40,16 +41,14 @@ def crashed_without_heartbeats() -> AutomationCore:
     return AutomationCore(
         name="CPE: a run without heartbeats has crashed",
         description="Its worker or machine was killed. The watcher starts the list's work again.",
-        trigger=_silence(
-            {HEARTBEAT, *_states("Pending", "Running")}, {"prefect.flow-run.*"}, [FLOW, PART, WATCHER], SILENT_S
-        ),
+        trigger=_silence({HEARTBEAT, *_states(*BEGUN)}, {"prefect.flow-run.*"}, [FLOW, PART, WATCHER], SILENT_S),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message=SILENCE)],
     )
 
 
 def one_tick_waits(interval_s: int) -> AutomationCore:
     """Returns what gives up a waiting tick of the watcher before the next one is due."""
-    began_or_ended = _states("Pending", "Running", "Completed", "Failed", "Crashed", "Cancelled")
+    began_or_ended = _states(*BEGUN, "Completed", "Failed", "Crashed", "Cancelled")
     return AutomationCore(
         name="CPE: one tick of the watcher waits",
         description="All workers were busy or away until the next tick was due.",

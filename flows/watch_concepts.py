@@ -6,7 +6,8 @@ from prefect import flow, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
-from prefect.states import Failed
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Failed
 
 from tasks.attempts import FAILING, WAITS_MIN, Attempts, attempts, ended_runs, is_told, resource_of
 from tasks.runs import LISTEN_S, list_key, look_at_runs, put_right
@@ -28,6 +29,9 @@ def watch_concepts(
     was worked on in vain waits, longer each time, and people are told once (event `cpe.list-failing`). A list that
     cannot be read fails this run once it has looked at the others: that is what the UI shows in red, with the message.
 
+    One tick works at a time: while an earlier one lives, this one gives up. Heartbeats say whether it does, so that no
+    tick that died with its worker, or with the server's memory of it, is in the way for longer than two minutes.
+
     Args:
         lists: names of lists to watch.
         waits_min: minutes to wait after the first run in vain, the second, and so on; the last holds from there on.
@@ -40,6 +44,8 @@ def watch_concepts(
         for run in work.dead:
             log.warning("run %s gives no sign of life: its worker was killed", run.name)
         put_right(client, work)
+        if work.ticks and str(work.ticks[0].id) != flow_run.id:
+            return Cancelled(message=f"Tick {work.ticks[0].name} is at work.")
         ended = ended_runs(client)
         for changed in changed_lists(lists):
             if changed.problem is not None:

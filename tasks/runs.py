@@ -43,11 +43,13 @@ class Work:
         busy: each list that a run works on, or waits to, and that run.
         dead: runs that live only in their records.
         undead: runs that are dead only in their records.
+        ticks: of the watcher that live, those that began first first.
     """
 
     busy: dict[str, FlowRun]
     dead: list[FlowRun]
     undead: list[FlowRun]
+    ticks: list[FlowRun]
 
 
 def list_of(run: FlowRun) -> str:
@@ -68,10 +70,10 @@ def look_at_runs(client: SyncPrefectClient, *, listen_s: float = LISTEN_S) -> Wo
         listen_s: how long to listen to silent runs; 0 believes the past alone.
     """
     of_lists = runs(client, WAITING + WORKING) + runs(client, (StateType.CRASHED,), limit=CRASHES_LOOKED_AT)
-    others = runs(client, WORKING, flow=WATCHER) + runs(client, WORKING, flow=PART)
+    ticks, parts = (runs(client, WORKING, flow=flow) for flow in (WATCHER, PART))
     living: list[FlowRun] = []
     silent: list[tuple[FlowRun, ReceivedEvent | None]] = []
-    for run in of_lists + others:
+    for run in of_lists + ticks + parts:
         if run.state_type in WAITING:
             living.append(run)
             continue
@@ -90,6 +92,7 @@ def look_at_runs(client: SyncPrefectClient, *, listen_s: float = LISTEN_S) -> Wo
         busy={list_of(run): run for run in living if run in of_lists},
         dead=[run for run, _ in silent if not _is_crashed(run)],
         undead=[run for run in living if _is_crashed(run)],
+        ticks=sorted((run for run in living if run in ticks and run.start_time), key=_began),
     )
 
 
@@ -163,6 +166,10 @@ def _gave_sign(run: FlowRun, heard: ReceivedEvent | None) -> bool:
     if _is_crashed(run):
         return heard_s < min(SILENT_S, changed_s - LATE_NEWS_S)
     return min(changed_s, heard_s) < SILENT_S
+
+
+def _began(run: FlowRun) -> tuple[datetime, str]:
+    return run.start_time or datetime.now(UTC), str(run.id)
 
 
 def _is_crashed(run: FlowRun) -> bool:

@@ -13,6 +13,7 @@ from faults_servers import shared
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Running
 from typer.testing import CliRunner
 
 from cpe.concept_files import load_list
@@ -131,6 +132,20 @@ def test_a_failing_list_is_left_alone_for_a_while_and_people_are_told_once(place
             "the last event",
         )
     assert told(name).id == first.id
+
+
+def test_a_tick_gives_up_while_an_earlier_one_works(place):
+    name, _ = write(place, LIST)
+    with get_client(sync_client=True) as client:
+        earlier = client.create_flow_run(watch_concepts, parameters={"lists": [name]})
+        client.set_flow_run_state(earlier.id, Running())
+        later = tick(name)
+        assert later.is_cancelled()
+        assert later.message == f"Tick {earlier.name} is at work."
+        shown = CliRunner().invoke(app, ["watch", name])
+        assert (shown.exit_code, shown.stdout) == (1, f"cpe: Tick {earlier.name} is at work.\n")
+        client.set_flow_run_state(earlier.id, Completed())
+    assert tick(name).result() == [name]
 
 
 @contextmanager
