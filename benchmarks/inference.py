@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from benchmarks.memory import peak_mib, reset_peak
 from benchmarks.shapes import TOKENS, UNETS, build_unet
-from cpe.config import GateConfig
-from cpe.eraser import Eraser
-from cpe.gatefile import LoadedGates
-from cpe.gates import Gates
-from cpe.projections import find_projections
+from cpe.methods.pinpoint.config import GateConfig
+from cpe.methods.pinpoint.eraser import Eraser
+from cpe.methods.pinpoint.files import LoadedGates
+from cpe.methods.pinpoint.gates import Gates
+from cpe.methods.pinpoint.projections import find_projections
 
 COUNTS = (1, 50, 500)
 GUIDANCE = 7.5

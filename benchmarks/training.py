@@ -21,9 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.memory import peak_mib, reset_peak
 from benchmarks.shapes import TOKENS, UNETS, build_attentions
 from benchmarks.steps import Steps, concepts_of
-from cpe.config import PRESETS, TrainingConfig
-from cpe.projections import BaseProjections
-from cpe.training import train
+from cpe.methods.pinpoint.config import PRESETS, TrainingConfig
+from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.methods.pinpoint.training import train
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:

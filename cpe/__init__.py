@@ -8,28 +8,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cpe.attachment import detach as detach
-    from cpe.batch import ConceptTexts as ConceptTexts
-    from cpe.concept_files import load_list as load_list
-    from cpe.concepts import ConceptList as ConceptList
-    from cpe.config import PRESETS as PRESETS
-    from cpe.eraser import Eraser as Eraser
-    from cpe.models import encode_prompts as encode_prompts
-    from cpe.models import load_pipeline as load_pipeline
-    from cpe.projections import BaseProjections as BaseProjections
-    from cpe.training import train as train
+    from cpe.lists.reading import load_list as load_list
+    from cpe.lists.schema import ConceptList as ConceptList
+    from cpe.methods.pinpoint.batch import ConceptTexts as ConceptTexts
+    from cpe.methods.pinpoint.config import PRESETS as PRESETS
+    from cpe.methods.pinpoint.eraser import Eraser as Eraser
+    from cpe.methods.pinpoint.projections import BaseProjections as BaseProjections
+    from cpe.methods.pinpoint.training import train as train
+    from cpe.models.attachment import detach as detach
+    from cpe.models.loading import encode_prompts as encode_prompts
+    from cpe.models.loading import load_pipeline as load_pipeline
 
 _PUBLIC = {
-    "BaseProjections": "cpe.projections",
-    "ConceptList": "cpe.concepts",
-    "ConceptTexts": "cpe.batch",
-    "Eraser": "cpe.eraser",
-    "PRESETS": "cpe.config",
-    "detach": "cpe.attachment",
-    "encode_prompts": "cpe.models",
-    "load_list": "cpe.concept_files",
-    "load_pipeline": "cpe.models",
-    "train": "cpe.training",
+    "BaseProjections": "cpe.methods.pinpoint.projections",
+    "ConceptList": "cpe.lists.schema",
+    "ConceptTexts": "cpe.methods.pinpoint.batch",
+    "Eraser": "cpe.methods.pinpoint.eraser",
+    "PRESETS": "cpe.methods.pinpoint.config",
+    "detach": "cpe.models.attachment",
+    "encode_prompts": "cpe.models.loading",
+    "load_list": "cpe.lists.reading",
+    "load_pipeline": "cpe.models.loading",
+    "train": "cpe.methods.pinpoint.training",
 }
 __all__ = [
     "PRESETS",

@@ -1,7 +1,7 @@
 """Prefect flows and the command line: the order in which tasks run.
 
-By a run's heartbeats others know that it lives (`tasks.runs`). How often they come is set before Prefect is loaded:
-here, and in prefect.yaml for what workers run.
+By a run's heartbeats others know that it lives (`tasks.watch.runs`). How often they come is set before Prefect is
+loaded: here, and in prefect.yaml for what workers run.
 """
 
 import os

@@ -11,7 +11,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.states import StateType
 
-from tasks.runs import FLOW, HEARTBEAT, PART, SILENCE, SILENT_S, WATCHER
+from tasks.watch.runs import FLOW, HEARTBEAT, PART, SILENCE, SILENT_S, WATCHER
 
 GIVEN_UP = "No worker was free; the next tick is due."
 BEGUN = ("Submitting", "Pending", "Running")

@@ -2,7 +2,7 @@
 
 from prefect import flow, get_run_logger
 
-from tasks.clean import GRACE_DAYS, KEEP_VERSIONS, clean_store
+from tasks.desk.clean import GRACE_DAYS, KEEP_VERSIONS, clean_store
 
 
 @flow(name="clean-store")

@@ -4,14 +4,14 @@ from typing import Any
 
 from prefect import flow
 
-from flows.fan_out import share
-from tasks.clock import Clock
-from tasks.limits import check_limits
-from tasks.measure import measure
-from tasks.parts import store_plan
+from flows.share import share
+from tasks.desk.limits import check_limits
+from tasks.here.clock import Clock
 from tasks.prepare import prepare_concepts
-from tasks.publish import decide, register_bundle, save_results
-from tasks.report import write_report
+from tasks.register import decide, register_bundle, save_results
+from tasks.report.page import write_report
+from tasks.score import measure
+from tasks.share import store_plan
 from tasks.train import assemble_bundle, plan_training
 
 

@@ -17,9 +17,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from flows.stack.settings import PROJECT, StackError
-from flows.stack.signals import interrupt_on_end, uninterrupted
-from flows.stack.system import with_variable
+from stack.settings import PROJECT, StackError
+from stack.signals import interrupt_on_end, uninterrupted
+from stack.system import with_variable
 
 PORTS = ("CPE_STACK_PREFECT_PORT", "CPE_STACK_MLFLOW_PORT", "CPE_STACK_S3_PORT", "CPE_STACK_CEPH_PORT")
 SECRETS = ("PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY")
@@ -28,7 +28,7 @@ STEP_TIMEOUT_S = 400
 LOG_TAIL_LINES = 25
 CONCEPTS = 10
 LOAD = """\
-from artifacts.registry import fetch
+from artifacts.registry.registry import fetch
 from cpe import Eraser
 print("concepts", len(Eraser.load(fetch("models:/cpe-emoji@champion")).concepts))
 """

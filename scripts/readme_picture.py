@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from artifacts.tables import PICTURES, iter_rows
-from tasks.places import Places
+from tasks.here.places import Places
 
 TARGET = Path(__file__).parent.parent / "docs" / "before-after.png"
 KEPT_SHOWN = ("lion", "wolf", "shark", "tulip", "taco", "violin")

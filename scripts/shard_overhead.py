@@ -21,15 +21,15 @@ def main() -> None:
     side = parser.parse_args().side
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CPE_WORK"] = folder
-        import cpe.generation
+        import cpe.models.drawing
         from tasks.draw import artist, draw_shard, shards
-        from tasks.observe import pictures_folder
-        from tasks.places import Places
+        from tasks.here.places import Places
+        from tasks.look import pictures_folder
         from tasks.prepare import prepare_concepts
 
         places, plan = Places.from_environment(), prepare_concepts.fn("emoji")
         shard = next(shards(plan, None))
-        real, spent = cpe.generation.generate, 0.0
+        real, spent = cpe.models.drawing.generate, 0.0
 
         def noise(pipe: Any, jobs: Any, profile: Any) -> Iterator[tuple[Any, Image.Image]]:
             for job in jobs:
@@ -47,7 +47,7 @@ def main() -> None:
                     return
                 yield pair
 
-        cpe.generation.generate = timed  # type: ignore[assignment]
+        cpe.models.drawing.generate = timed  # type: ignore[assignment]
         with artist(places, plan, None) as pipe:
             started = time.perf_counter()
             draw_shard(places, plan, None, shard, pipe)

@@ -17,8 +17,8 @@ from pathlib import Path
 from soak_lists import SoakList
 from soak_stack import SoakStack
 
-from flows.stack.settings import StackError
-from flows.stack.signals import interrupt_on_end, uninterrupted
+from stack.settings import StackError
+from stack.signals import interrupt_on_end, uninterrupted
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
 NAMES = ("emoji", "few")  # the deployed watcher watches emoji

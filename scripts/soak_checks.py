@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 from soak_lists import SoakList
 from soak_stack import SoakStack
 
-from artifacts.registry import ModelVersion, Registry
-from cpe.concept_files import load_list
-from tasks.places import Places
-from tasks.runs import WORKING, list_of, runs
+from artifacts.registry.registry import ModelVersion, Registry
+from cpe.lists.reading import load_list
+from tasks.here.places import Places
+from tasks.watch.runs import WORKING, list_of, runs
 
 RESULT = ("bundle", "scores", "list_hash")
 

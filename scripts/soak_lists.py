@@ -83,8 +83,8 @@ class SoakList:
         return self._write()
 
     def _roll_back(self) -> str:
-        from artifacts.registry import RegistryError
-        from tasks.history import roll_back
+        from artifacts.registry.registry import RegistryError
+        from tasks.desk.versions import roll_back
 
         try:
             version, left = roll_back(self.model, "the soak tries it")
@@ -94,7 +94,7 @@ class SoakList:
         return f"rolled back from version {left} to {version}"
 
     def _lift(self) -> str:
-        from tasks.history import lift
+        from tasks.desk.versions import lift
 
         if not self.held:
             return ""

@@ -10,8 +10,8 @@ from soak_checks import BrokenError, Checks
 from soak_lists import SoakList
 from soak_stack import SoakStack
 
-from tasks.runs import WAITING, WATCHER, runs
-from tasks.watcher import DEPLOYMENT
+from tasks.watch.runs import WAITING, WATCHER, runs
+from tasks.watch.watcher import DEPLOYMENT
 
 TICK_S = 20.0  # the soak's own ticks, in place of every ten minutes
 WAITS_MIN = [0.2, 0.5, 1.0]  # after runs in vain: servers are killed under them

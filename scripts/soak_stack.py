@@ -12,8 +12,8 @@ from pathlib import Path
 
 from integration import PORTS, free_ports, wanted_store
 
-from flows.stack.processes import Processes
-from flows.stack.settings import PROJECT, StackError
+from stack.processes import Processes
+from stack.settings import PROJECT, StackError
 
 UP_TIMEOUT_S = 600
 RUN_ID = b"PREFECT__FLOW_RUN_ID="
@@ -105,7 +105,7 @@ class SoakStack:
 
     def _command(self, command: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.stack", command],
+            [sys.executable, "-m", "stack", command],
             env=self.environment,
             cwd=PROJECT,
             stdout=subprocess.PIPE,

@@ -19,10 +19,10 @@ from prefect import task
 from artifacts.disk import write_whole
 from artifacts.hashing import content_hash, file_hash
 from artifacts.tables import IMAGES, write_table
-from cpe.evaluation import EvaluationSet, PictureRow
-from tasks.places import Places
+from cpe.evaluation.pictures import EvaluationSet, PictureRow
+from tasks.here.places import Places
+from tasks.here.progress import progress
 from tasks.prepare import Plan
-from tasks.progress import progress
 from tasks.train import gates_of_bundle
 
 
@@ -102,7 +102,7 @@ def draw_pictures(plan: Plan, bundle: str | None, part: int = 0, parts: int = 1)
 @contextmanager
 def artist(places: Places, plan: Plan, bundle: str | None) -> Iterator[Any]:
     """Yields the base model's pipeline, with the bundle's gates attached."""
-    from cpe.eraser import Eraser
+    from cpe.methods.pinpoint.eraser import Eraser
 
     pipe = places.loaded(plan.concepts.base_model)
     if bundle is None:
@@ -116,7 +116,7 @@ def draw_shard(
     places: Places, plan: Plan, bundle: str | None, shard: Shard, pipe: Any, done: Callable[[int], Any] | None = None
 ) -> None:
     """Draws what is missing of one shard and stores it; two processes never draw the same one at once."""
-    from cpe.generation import PictureJob, generate
+    from cpe.models.drawing import PictureJob, generate
 
     folder, record = _unfinished(places, shard)
     with places.locked(f"pictures-{shard.address}"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cpe.scoring import FEATURE_NAMES
+from cpe.evaluation.scoring import FEATURE_NAMES
 
 WIDE = tuple(FEATURE_NAMES.values())  # thousands of numbers a picture, of which scores read some rows at a time
 

@@ -6,11 +6,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from artifacts.hashing import content_hash
-from cpe.metrics.observer import Observer
-from cpe.scoring import PHASES, SetSeen
+from cpe.evaluation.scoring import PHASES, SetSeen
+from cpe.observers.base import Observer
 from tasks.draw import Shard, file_name
-from tasks.observe import load_values, pictures_folder, read_picture, store_values
-from tasks.places import Places
+from tasks.here.places import Places
+from tasks.look import load_values, pictures_folder, read_picture, store_values
 from tasks.prepare import Plan
 
 WORST = 12  # pictures named and shown

@@ -9,18 +9,18 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from artifacts.hashing import content_hash
-from cpe.concept_files import ConceptListError, load_only_list, read_mapping
-from cpe.concept_problems import suggest
-from cpe.concepts import ConceptList, anchor_names
-from cpe.evaluation import EvaluationSet
-from cpe.evaluation_sets import check_pictures, evaluation_sets
-from cpe.profiles import PROFILES, Profile
-from cpe.prompts import fill
-from tasks.places import Places
-from tasks.progress import progress
+from cpe.evaluation.pictures import EvaluationSet
+from cpe.evaluation.sets import check_pictures, evaluation_sets
+from cpe.lists.problems import suggest
+from cpe.lists.reading import ConceptListError, load_only_list, read_mapping
+from cpe.lists.schema import ConceptList, anchor_names
+from cpe.lists.templates import fill
+from cpe.terms.profiles import PROFILES, Profile
+from tasks.here.places import Places
+from tasks.here.progress import progress
 
 if TYPE_CHECKING:
-    from cpe.embeddings import EmbeddingCache
+    from cpe.models.embeddings import EmbeddingCache
 
 ALGORITHM = 3  # raised when training gives other gates from the same settings
 
@@ -113,7 +113,7 @@ def check_list(name: str, profile: str | None = None) -> None:
         ConceptListError: something in it is wrong, or it names a set that there is no file for.
         ValueError: it cannot be run: no such base model, a file of prompts with a bad row or none, too many pictures.
     """
-    from cpe.models import model_folder
+    from cpe.models.loading import model_folder
 
     places, path = Places.from_environment(), find_list(name)
     concept_list = _in_profile(load_only_list(path), profile)
@@ -131,7 +131,7 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
         concepts: a path, or a name in `lists/`.
         profile: how pictures are made, in place of the list's own profile.
     """
-    from cpe.models import fingerprint, text_fingerprint, unread_names
+    from cpe.models.loading import fingerprint, text_fingerprint, unread_names
 
     places = Places.from_environment()
     path = find_list(concepts)
@@ -226,7 +226,7 @@ def _rankings(
     targets = [target.name for target in concept_list.targets]
     if concept_list.anchors.by == "word2vec":
         return {target: _nearest_words(concept_list, target, unseen, notes) for target in targets}
-    from cpe.words.by_text import rank_by_embedding
+    from cpe.words.by_embedding import rank_by_embedding
 
     rows, table = _embedded(cache, [*targets, *pool], loaded)
     return rank_by_embedding({name: table[rows[name]] for name in targets}, {name: table[rows[name]] for name in pool})
@@ -277,14 +277,14 @@ def load_embeddings(places: Places, plan: Plan, gates: Sequence[GatePlan]) -> tu
 
 def embedding_cache(places: Places, text_fingerprint: str) -> "EmbeddingCache":
     """Opens the cache that every list, concept and model with this text encoder shares."""
-    from cpe.embeddings import EmbeddingCache
+    from cpe.models.embeddings import EmbeddingCache
 
     return EmbeddingCache(places.work / "embeddings" / text_fingerprint[:24])
 
 
 def _embedded(cache: "EmbeddingCache", prompts: Sequence[str], loaded: Callable[[], Any]) -> tuple[dict[str, int], Any]:
     """Returns each prompt's row and the table of rows; `loaded` gives the pipeline if something is missing."""
-    from cpe.models import encode_prompts
+    from cpe.models.loading import encode_prompts
 
     missing = cache.missing(prompts)
     if missing:

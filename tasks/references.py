@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from artifacts.hashing import content_hash, file_hash, folder_hash
-from cpe.metrics.observer import Observer
 from cpe.metrics.pictures import READING
 from cpe.metrics.reference import Statistics, folder_pictures, load_statistics, save_statistics, statistics_of
-from tasks.observe import read_picture
-from tasks.places import Places
+from cpe.observers.base import Observer
+from tasks.here.places import Places
+from tasks.look import read_picture
 from wording.foreign import told
 
 PICTURES_AT_ONCE = 64

@@ -12,13 +12,13 @@ from typing import Any
 
 from prefect import task
 
-from artifacts.bundles import write_manifest
-from artifacts.claims import claimed
 from artifacts.hashing import content_hash, file_hash
-from artifacts.index import MANIFEST_NAME
-from tasks.places import Places
+from artifacts.kinds.bundle import write_manifest
+from artifacts.stores.claims import claimed
+from artifacts.stores.index import MANIFEST_NAME
+from tasks.here.places import Places
+from tasks.here.progress import progress
 from tasks.prepare import GatePlan, Plan, load_embeddings
-from tasks.progress import progress
 
 GATES_AT_ONCE = 16
 TRAINED = "trained"  # folder of gates that no store has taken yet, as they were trained together
@@ -39,7 +39,7 @@ def plan_training(plan: Plan, part: int = 0, parts: int = 1) -> list[list[str]]:
         part: of the list's gates, from 0: every `parts`-th one.
         parts: how many workers share the training.
     """
-    from cpe.models import chunks
+    from cpe.models.loading import chunks
 
     mine = {gate.concept for gate in plan.gates[part::parts]}
     by_names: dict[int, list[str]] = {}  # gates that train together need the same number of prompts
@@ -74,9 +74,9 @@ def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
 
 
 def _train(places: Places, plan: Plan, chosen: Sequence[GatePlan]) -> None:
-    from cpe.checkpoint import CheckpointError
-    from cpe.projections import BaseProjections
-    from cpe.training import steps_in_all, train
+    from cpe.methods.pinpoint.checkpoint import CheckpointError
+    from cpe.methods.pinpoint.projections import BaseProjections
+    from cpe.methods.pinpoint.training import steps_in_all, train
 
     config = plan.concepts.training_config
     rows, table = load_embeddings(places, plan, chosen)
@@ -127,7 +127,7 @@ def _store_trained(places: Places, gates: Sequence[GatePlan]) -> None:
 
 def _is_whole(folder: Path) -> bool:
     """Whether a gate that waits in the work folder is what was written there."""
-    from cpe.gatefile import FILE_NAME
+    from cpe.methods.pinpoint.files import FILE_NAME
 
     try:
         return json.loads((folder / MANIFEST_NAME).read_text())["sha256"] == file_hash(folder / FILE_NAME)
@@ -139,7 +139,7 @@ def _texts(plan: Plan, gates: Sequence[GatePlan], rows: dict[str, int], table: A
     """Returns the gates' texts; anchors stay in the mapped table on a CPU, and move to any other device at once."""
     import torch
 
-    from cpe.batch import ConceptTexts
+    from cpe.methods.pinpoint.batch import ConceptTexts
 
     prompts = [gate.prompts(plan.concepts.templates) for gate in gates]
     anchors, place_of = table, rows
@@ -167,7 +167,7 @@ def _seed(plan: Plan, gate: GatePlan) -> int:
 def _write_gate(folder: Path, plan: Plan, gate: GatePlan, gates: Any, sites: Sequence[str], curve: Sequence) -> None:
     from safetensors.torch import save_file
 
-    from cpe.gatefile import FILE_NAME, metadata_of, to_tensors
+    from cpe.methods.pinpoint.files import FILE_NAME, metadata_of, to_tensors
 
     folder.mkdir(parents=True)
     save_file(to_tensors(gates, sites), folder / FILE_NAME, metadata_of(gates, [gate.concept]))

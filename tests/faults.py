@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from artifacts.index import INDEX_NAME, parse_index
-from artifacts.mlflow_runs import require_files
-from artifacts.registry import Registry
+from artifacts.registry.registry import Registry
+from artifacts.registry.runs import require_files
+from artifacts.stores.index import INDEX_NAME, parse_index
 
 TESTS = Path(__file__).parent
 LIST = {

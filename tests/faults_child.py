@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = (
-    "boto3", "cpe.embedded.observers", "cpe.eraser", "cpe.training", "flows.cli", "flows.erase_and_evaluate",
+    "boto3", "cpe.embedded.observers", "cpe.methods.pinpoint.eraser", "cpe.methods.pinpoint.training", "flows.cli.app",
+    "flows.erase_and_evaluate",
     "mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store",
 )  # fmt: skip
 LONGEST_WAIT_S = 300.0
@@ -77,7 +78,7 @@ def die_writing_rows(number: int) -> None:
         file.write(data[: len(data) // 2])
         die()
 
-    at_call("cpe.embeddings:_write", number, half)
+    at_call("cpe.models.embeddings:_write", number, half)
 
 
 @hook
@@ -91,7 +92,7 @@ def die_copying(pattern: str, number: int = 1) -> None:
     def counts(source: Path, target: Path) -> bool:
         return "/store/" in str(target) and fnmatch(str(target), pattern)
 
-    at_call("artifacts.folder:_copy_file", number, half, counts)
+    at_call("artifacts.stores.folder:_copy_file", number, half, counts)
 
 
 @hook
@@ -113,7 +114,7 @@ def die_training(stage: int, phase: str, step: int) -> None:
     def counts(training: Any, record: Any, watch: Any) -> bool:
         return (record.stage, record.phase, record.step) == (stage, phase, step)
 
-    at_call("cpe.training:Training._note", 1, lambda real, *given: (real(*given), die()), counts)
+    at_call("cpe.methods.pinpoint.training:Training._note", 1, lambda real, *given: (real(*given), die()), counts)
 
 
 @hook
@@ -169,13 +170,13 @@ def write_down(path: str) -> None:
             made("stored", key)
         return stored
 
-    wrap("cpe.embeddings:EmbeddingCache._append", append)
-    wrap("cpe.training:Training._note", note)
+    wrap("cpe.models.embeddings:EmbeddingCache._append", append)
+    wrap("cpe.methods.pinpoint.training:Training._note", note)
     wrap("tasks.draw:draw_shard", draw_shard)
-    wrap("cpe.generation:generate", generate)
-    wrap("tasks.observe:store_values", observed)
-    wrap("artifacts.folder:FolderStore.put", put)
-    wrap("artifacts.s3:S3Store.put", put)
+    wrap("cpe.models.drawing:generate", generate)
+    wrap("tasks.look:store_values", observed)
+    wrap("artifacts.stores.folder:FolderStore.put", put)
+    wrap("artifacts.stores.s3:S3Store.put", put)
 
 
 def run(order: dict[str, Any]) -> int:
@@ -187,7 +188,7 @@ def run(order: dict[str, Any]) -> int:
     from prefect.context import SettingsContext, get_settings_context
     from prefect.settings import Settings
 
-    from flows.cli import app
+    from flows.cli.app import app
 
     for name, *given in order["hooks"]:
         HOOKS[name](*given)
@@ -227,7 +228,7 @@ def import_everything() -> None:
     """Imports what runs import, also what they import late."""
     import torch
 
-    from cpe.models import load_pipeline
+    from cpe.models.loading import load_pipeline
 
     torch.set_num_threads(1)  # a process with more of them could not be forked
     for name in PRELOADED:

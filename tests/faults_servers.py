@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import pytest
 from faults import Runner, clean_environment, wait_for
 
-from artifacts.registry import Registry
+from artifacts.registry.registry import Registry
 
 BIN = Path(sys.executable).parent
 ERROR = "<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>no</Message></Error>"

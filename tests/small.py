@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from cpe.config import GateConfig
-from cpe.gates import Gates
-from cpe.projections import BaseProjections
+from cpe.methods.pinpoint.config import GateConfig
+from cpe.methods.pinpoint.gates import Gates
+from cpe.methods.pinpoint.projections import BaseProjections
 
 TOKENS, WIDTH = 12, 20
 

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_prepare import plan_of
 
-from cpe.config import GateConfig
-from cpe.evaluation import EvaluationSet, PictureRow
-from cpe.gates import Gates
-from cpe.models import EMBEDDED_FOLDER
-from cpe.prompt_cache import _Prompt
+from cpe.evaluation.pictures import EvaluationSet, PictureRow
+from cpe.methods.pinpoint.config import GateConfig
+from cpe.methods.pinpoint.gates import Gates
+from cpe.models.loading import EMBEDDED_FOLDER
+from cpe.models.prompt_cache import _Prompt
 from tasks import draw
 
 

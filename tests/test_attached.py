@@ -13,7 +13,7 @@ from tiny import by_reference, draw_variant, eraser_for, tiny_pipeline, tiny_var
 from torch import nn
 
 import cpe
-from cpe.projections import find_projections
+from cpe.methods.pinpoint.projections import find_projections
 
 SITE = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
 
@@ -71,7 +71,7 @@ def test_a_projection_or_network_replaced_while_attached_raises_with_the_order_t
         with pytest.raises(RuntimeError, match=r"draw what was erased: first quantise, replace or build, then attach"):
             draw_variant(pipe)
     cpe.detach(pipe)
-    assert not any(isinstance(value, cpe.patches.Patch) for value in vars(pipe).values())
+    assert not any(isinstance(value, cpe.models.patches.Patch) for value in vars(pipe).values())
     pipe.unet = unet if replace is replace_in_compiled else pipe.unet
     expected = by_reference(pipe, eraser)
     with eraser.attached(pipe):  # the order that works
@@ -226,7 +226,7 @@ def test_copies_share_the_gates_and_never_a_compiled_residual(pipe):
     eraser, text = eraser_for(pipe), torch.randn(1, 77, 32)
     with eraser.attached(pipe):
         twin = copy.deepcopy(pipe.unet)
-    ours = vars(twin)[cpe.attachment.ATTRIBUTE]
+    ours = vars(twin)[cpe.models.attachment.ATTRIBUTE]
     assert ours.cache._source is eraser
     module = twin.get_submodule(SITE)
     with torch.no_grad():

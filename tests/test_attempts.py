@@ -16,12 +16,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Running
 from typer.testing import CliRunner
 
-from cpe.concept_files import load_list
-from flows.cli import app
+from cpe.lists.reading import load_list
+from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
 from flows.watch_concepts import EVENT, watch_concepts
-from tasks.attempts import FAILING, WAITS_MIN, attempts, resource_of
-from tasks.runs import last_event
+from tasks.watch.attempts import FAILING, WAITS_MIN, attempts, resource_of
+from tasks.watch.runs import last_event
 
 NEW, OLD = "a" * 64, "b" * 64
 FAILED, CRASHED, COMPLETED = StateType.FAILED, StateType.CRASHED, StateType.COMPLETED

@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from benchmarks import training
 from benchmarks.shapes import UNETS, build_attentions
-from cpe.config import PRESETS
-from cpe.projections import BaseProjections, find_projections
-from flows.cli import app
+from cpe.methods.pinpoint.config import PRESETS
+from cpe.methods.pinpoint.projections import BaseProjections, find_projections
+from flows.cli.app import app
 
 
 @pytest.mark.parametrize(

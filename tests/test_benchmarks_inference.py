@@ -7,8 +7,8 @@ import torch
 from tiny import tiny_variant
 
 from benchmarks import inference
-from cpe.config import GateConfig
-from cpe.eraser import Eraser
+from cpe.methods.pinpoint.config import GateConfig
+from cpe.methods.pinpoint.eraser import Eraser
 
 
 @pytest.mark.parametrize("kind", ["text", "xl"])

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from small import random_text, small_base
 from test_training import CONFIG, concept
 
-from cpe.checkpoint import CheckpointError
-from cpe.training import Trained, train
+from cpe.methods.pinpoint.checkpoint import CheckpointError
+from cpe.methods.pinpoint.training import Trained, train
 
 SETTINGS = CONFIG.model_copy(
     update={"stages": 3, "first_steps": 50, "later_steps": 40, "adversary_steps": 30, "replay": 2, "plateau": 0.01}
@@ -188,7 +188,7 @@ def test_a_failed_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
         Path(filename).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cpe.checkpoint.save_file", full)
+    monkeypatch.setattr("cpe.methods.pinpoint.checkpoint.save_file", full)
     with pytest.raises(OSError, match="No space"):
         run(path)
     assert path.read_bytes() == before

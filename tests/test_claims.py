@@ -12,8 +12,8 @@ import pytest
 import yaml
 from test_workers import LITTLE
 
-from artifacts.claims import claimed
-from artifacts.store import Store, open_store
+from artifacts.stores.claims import claimed
+from artifacts.stores.store import Store, open_store
 
 FAST = {"renew_s": 0.2, "patience_s": 2.0, "poll_s": 0.05}
 
@@ -75,8 +75,8 @@ def test_a_claim_that_is_renewed_is_believed_longer_than_patience(store: Store) 
 
 HOLD = """
 import sys, time
-from artifacts.claims import claimed
-from artifacts.store import open_store
+from artifacts.stores.claims import claimed
+from artifacts.stores.store import open_store
 with claimed(open_store(sys.argv[1]), "gate-x", lambda: False, owner=sys.argv[2]):
     print("held", flush=True)
     time.sleep(1000)
@@ -124,13 +124,13 @@ def test_work_that_is_done_is_not_claimed(store: Store) -> None:
 
 TRAIN = """
 import sys
-import cpe.training
-real, count = cpe.training.train, 0
+import cpe.methods.pinpoint.training
+real, count = cpe.methods.pinpoint.training.train, 0
 def train(*given, **options):
     global count
     count += 1
     return real(*given, **options)
-cpe.training.train = train
+cpe.methods.pinpoint.training.train = train
 from tasks.prepare import prepare_concepts
 from tasks.train import train_gates
 plan = prepare_concepts.fn(sys.argv[1])

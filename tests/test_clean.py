@@ -12,15 +12,15 @@ from test_flow import LIST
 from test_standing import plan_of, store_scores
 from typer.testing import CliRunner
 
-from artifacts.store import Store
-from cpe.concept_files import ConceptListError
-from flows.cli import app
-from tasks.clean import clean_store
-from tasks.history import roll_back
-from tasks.parts import store_plan
-from tasks.places import Places
+from artifacts.stores.store import Store
+from cpe.lists.reading import ConceptListError
+from flows.cli.app import app
+from tasks.desk.clean import clean_store
+from tasks.desk.versions import roll_back
+from tasks.here.places import Places
 from tasks.prepare import Plan
-from tasks.publish import decide, register_bundle, save_results
+from tasks.register import decide, register_bundle, save_results
+from tasks.share import store_plan
 from tasks.train import assemble_bundle
 
 RUNNER = CliRunner()

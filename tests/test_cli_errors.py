@@ -13,11 +13,11 @@ from small import random_gates, small_base
 from test_flow import LIST
 from typer.testing import CliRunner
 
-import cpe.generation
-from cpe.config import GateConfig
-from cpe.gatefile import metadata_of, to_tensors
-from cpe.models import EMBEDDED_FOLDER
-from flows.cli import app
+import cpe.models.drawing
+from cpe.methods.pinpoint.config import GateConfig
+from cpe.methods.pinpoint.files import metadata_of, to_tensors
+from cpe.models.loading import EMBEDDED_FOLDER
+from flows.cli.app import app
 
 RUNNER = CliRunner()
 
@@ -132,7 +132,7 @@ def test_a_store_that_cannot_be_written_is_refused(work, monkeypatch):
 
 def test_a_full_disk_is_said_and_leaves_no_artifact(work, monkeypatch):
     from tasks.draw import draw_pictures
-    from tasks.places import Places
+    from tasks.here.places import Places
     from tasks.prepare import prepare_concepts
 
     def full(*arguments, **options):
@@ -142,13 +142,13 @@ def test_a_full_disk_is_said_and_leaves_no_artifact(work, monkeypatch):
     plan = prepare_concepts.fn(write_list(work, **small))
     store = Places.from_environment().store()
     with monkeypatch.context() as patch:
-        patch.setattr("artifacts.folder._copy_file", full)
+        patch.setattr("artifacts.stores.folder._copy_file", full)
         with pytest.raises(OSError, match=r"[Ss]pace|full"):
             draw_pictures.fn(plan, None)
     assert store.keys("pictures") == []
-    real, drawn = cpe.generation.generate, []
+    real, drawn = cpe.models.drawing.generate, []
     monkeypatch.setattr(
-        "cpe.generation.generate", lambda *a, **o: (drawn.append(pair[0].prompt) or pair for pair in real(*a, **o))
+        "cpe.models.drawing.generate", lambda *a, **o: (drawn.append(pair[0].prompt) or pair for pair in real(*a, **o))
     )
     addresses = draw_pictures.fn(plan, None)
     assert store.keys("pictures") == sorted(f"pictures/{address}" for address in addresses)

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from cpe.metrics import clip_model
-from cpe.metrics.clip_model import CLIP_BASE, CLIP_LARGE, ClipObserver
 from cpe.metrics.clip_score import clip_score
-from cpe.metrics.observer import Missing
-from cpe.models import EMBEDDED_FOLDER
+from cpe.models.loading import EMBEDDED_FOLDER
+from cpe.observers import clip as clip_model
+from cpe.observers.base import Missing
+from cpe.observers.clip import CLIP_BASE, CLIP_LARGE, ClipObserver
 
 SIDE, WIDTH = 32, 16
 TOKENIZER = EMBEDDED_FOLDER / "tokenizer"

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import by_reference, draw_variant, eraser_for, tiny_variant
 
-from cpe.projections import find_projections
+from cpe.methods.pinpoint.projections import find_projections
 
 LOOSER = {"rtol": 1e-4, "atol": 1e-4}  # the same sum in another order, amplified by guidance
 

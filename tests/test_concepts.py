@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cpe.concept_files import LARGEST_FILE_BYTES, ConceptListError, load_list, parse_list
-from cpe.concepts import ConceptList, Target, anchor_names, normalise
-from cpe.config import training_config
+from cpe.lists.reading import LARGEST_FILE_BYTES, ConceptListError, load_list, parse_list
+from cpe.lists.schema import ConceptList, Target, anchor_names, normalise
+from cpe.methods.pinpoint.config import training_config
 
 LIST = """\
 # Animals to erase.
@@ -415,7 +415,7 @@ def test_a_valid_list_survives_writing_and_reading(data: st.DataObject) -> None:
 
 
 def test_lists_are_read_without_torch() -> None:
-    program = "import sys, cpe.concept_files; sys.exit('torch' in sys.modules)"
+    program = "import sys, cpe.lists.reading; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

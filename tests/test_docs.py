@@ -16,11 +16,11 @@ from prefect.testing.utilities import prefect_test_harness
 from test_flow import LIST
 from typer.testing import CliRunner
 
-from cpe.concept_files import parse_list
-from cpe.metrics.identity_faces import _people
-from cpe.metrics.identity_program import ProgramObserver
-from flows.cli import app
-from tasks.places import Places
+from cpe.lists.reading import parse_list
+from cpe.observers.faces import _people
+from cpe.observers.people_program import ProgramObserver
+from flows.cli.app import app
+from tasks.here.places import Places
 
 PROJECT = Path(__file__).parents[1]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -52,7 +52,7 @@ RUN_ELSEWHERE = {  # command: the file that runs it, and how it stands there
         "tests/test_orphans.py",
         '"worker", "start", "--pool", "gpu", "--limit", "1"',
     ),
-    "python -m flows.stack status": ("Makefile", "python -m flows.stack status"),
+    "python -m stack status": ("Makefile", "python -m stack status"),
     "python download_model.py": ("docs/celebrity-detector.md", "Giphy/celeb-detection-oss"),  # that project's own
 }
 STATUS_IS_NEWS = ("cpe status", "cpe doctor", "cpe store verify")  # exit code 1 says that something is to be done

@@ -19,11 +19,11 @@ from test_stack import free_ports
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from artifacts.store import open_store
-from flows.stack.control import Stack
-from flows.stack.settings import Keys, Settings
-from tasks.doctor import Check, examine
-from tasks.places import Places
+from artifacts.stores.store import open_store
+from stack.control import Stack
+from stack.settings import Keys, Settings
+from tasks.desk.doctor import Check, examine
+from tasks.here.places import Places
 
 SOCKETS = (
     "/events/in",

@@ -11,10 +11,10 @@ from botocore.exceptions import ClientError
 from doors import fetched_by_a_page, needs_browser, only_root_changes_accounts, status_for_nobody
 from test_stack import free_ports
 
-from flows.stack import servers
-from flows.stack.ceph import Ceph
-from flows.stack.processes import Processes
-from flows.stack.settings import CEPH_PROGRAMS, Keys, Settings
+from stack import servers
+from stack.ceph import Ceph
+from stack.processes import Processes
+from stack.settings import CEPH_PROGRAMS, Keys, Settings
 
 pytestmark = [
     only_root_changes_accounts,  # Ceph needs root, too

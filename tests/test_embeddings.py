@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from cpe.embeddings import INDEX_NAME, ROWS_NAME, EmbeddingCache, EmbeddingError
-from cpe.models import encode_prompts
+from cpe.models.embeddings import INDEX_NAME, ROWS_NAME, EmbeddingCache, EmbeddingError
+from cpe.models.loading import encode_prompts
 
 TOKENS, WIDTH = 5, 6
 PROMPTS = [f"a picture of thing {number}" for number in range(20)]
@@ -73,7 +73,7 @@ def require_right(cache: EmbeddingCache, prompts=PROMPTS, tokens: int = TOKENS, 
 def processes():
     """Starts real processes that have torch loaded."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "cpe.embeddings"])
+    context.set_forkserver_preload(["torch", "cpe.models.embeddings"])
     return context
 
 

@@ -11,13 +11,12 @@ from small import as_plain
 from tiny import eraser_for, gates_for, tiny_pipeline
 
 from benchmarks import plain
-from cpe import eraser as eraser_module
-from cpe import prompt_cache
-from cpe.config import GateConfig
-from cpe.eraser import Eraser
-from cpe.gatefile import GateFileError, LoadedGates, metadata_of, read_gates, to_tensors
-from cpe.models import encode_prompts
-from cpe.projections import find_projections
+from cpe.methods.pinpoint import eraser as eraser_module
+from cpe.methods.pinpoint.config import GateConfig
+from cpe.methods.pinpoint.eraser import Eraser
+from cpe.methods.pinpoint.files import GateFileError, LoadedGates, metadata_of, read_gates, to_tensors
+from cpe.methods.pinpoint.projections import find_projections
+from cpe.models.loading import encode_prompts, prompt_cache
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpe.concept_files import ConceptListError, load_list
-from cpe.evaluation import SHARD_PICTURES, EvaluationSet, read_prompts
-from cpe.evaluation_sets import KeptSet, evaluation_sets, load_set
-from cpe.profiles import PROFILES
+from cpe.evaluation.pictures import SHARD_PICTURES, EvaluationSet, read_prompts
+from cpe.evaluation.sets import KeptSet, evaluation_sets, load_set
+from cpe.lists.reading import ConceptListError, load_list
+from cpe.terms.profiles import PROFILES
 
 LISTS = Path(__file__).parents[1] / "lists"
 CPE = PROFILES["cpe"]

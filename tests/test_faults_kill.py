@@ -15,7 +15,7 @@ from faults import LIST, artifacts_in, clean_environment, copied_database, lates
 from faults_servers import shared
 from safetensors.torch import load_file
 
-from artifacts.registry import Registry
+from artifacts.registry.registry import Registry
 
 STEPS = {"stages": 3, "first_steps": 280, "later_steps": 260, "adversary_steps": 20, "copies": 2}
 ALL_STEPS = 280 + 2 * (260 + 20)
@@ -41,11 +41,11 @@ KILLS = {
     "looking": ["die_copying", "*observations/*/values.safetensors", 3],
     "measuring": ["die_copying", "*scores/*/pictures.parquet"],
     "recording": ["die_before", "mlflow:MlflowClient.log_artifacts", 2],
-    "registering": ["die_before", "artifacts.registry:Registry.register"],
+    "registering": ["die_before", "artifacts.registry.registry:Registry.register"],
     "registered": ["die_after", "mlflow:MlflowClient.create_model_version"],
     "promoting": ["die_before", "mlflow:MlflowClient.set_registered_model_alias"],
     "promoted": ["die_after", "mlflow:MlflowClient.set_registered_model_alias"],
-    "reporting": ["die_before", "artifacts.registry:Registry.attach"],
+    "reporting": ["die_before", "artifacts.registry.registry:Registry.attach"],
 }
 # What was in hand at a kill, and so is made again: a picture, or what one observer saw in one shard.
 IN_HAND = {"prompt": 0, "picture": 2, "seen": 1, "stored": 0}
@@ -184,7 +184,7 @@ def test_a_command_killed_with_its_own_prefect_server_can_be_run_again(tmp_path,
     changes = {"stages": 2, "first_steps": 300, "later_steps": 400, "copies": 0}
     (work / "few.yaml").write_text(yaml.safe_dump({**LIST, "training": {"preset": "emoji", "changes": changes}}))
     environment = clean_environment(PREFECT_HOME=str(tmp_path / "prefect"), CPE_WORK=str(work))
-    command = [sys.executable, "-m", "flows.cli", "erase", str(work / "few.yaml")]
+    command = [sys.executable, "-m", "flows.cli.app", "erase", str(work / "few.yaml")]
     with (tmp_path / "first.log").open("w") as log:
         first = subprocess.Popen(command, env=environment, stderr=log, stdout=log, start_new_session=True)
         wait_for(lambda: list(work.glob("checkpoints/*.safetensors")), "a checkpoint")

@@ -9,9 +9,11 @@ import yaml
 from faults import LIST, artifacts_in, copied_database, latest, made, registered, wait_for
 from faults_servers import mlflow_server, shared
 
-from artifacts.registry import Registry
+from artifacts.registry.registry import Registry
 
 ONE = {**LIST, "targets": ["rose"]}
+
+REGISTER = "artifacts.registry.registry:Registry.register"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ class Held:
 
 def test_a_prefect_server_that_is_stopped_and_started_does_not_disturb_a_run(runner, work, tmp_path_factory):
     server = shared(tmp_path_factory).prefect
-    held = Held(runner, work, "cpe.training:Training._note").wait()
+    held = Held(runner, work, "cpe.methods.pinpoint.training:Training._note").wait()
     server.stop()
     held.let_go()
     time.sleep(1)
@@ -70,7 +72,7 @@ def without_prefect(runner, tmp_path_factory):
     copied_database(both.database, work)
     (work / "few.yaml").write_text(yaml.safe_dump(ONE))
     soon = {"PREFECT_CLIENT_MAX_RETRIES": "0"}  # which would go on for minutes
-    held = Held(runner, work, "cpe.training:Training._note", **soon).wait()
+    held = Held(runner, work, "cpe.methods.pinpoint.training:Training._note", **soon).wait()
     both.prefect.stop()
     held.let_go()
     code = held.run.wait()
@@ -105,7 +107,7 @@ def test_the_message_names_the_prefect_server_and_the_way_out(without_prefect, w
 def test_an_mlflow_server_that_stays_away_ends_the_run_and_a_short_outage_is_bridged(runner, work, tmp_path):
     with mlflow_server(tmp_path, work / "mlflow.db") as server:
         server.start()
-        away = Held(runner, work, "artifacts.registry:Registry.register", MLFLOW_TRACKING_URI=server.url).wait()
+        away = Held(runner, work, REGISTER, MLFLOW_TRACKING_URI=server.url).wait()
         server.stop()
         away.let_go()
         assert away.run.wait() == 2
@@ -114,7 +116,7 @@ def test_an_mlflow_server_that_stays_away_ends_the_run_and_a_short_outage_is_bri
         assert registered(work) == []
         stored = artifacts_in(work)
         server.start()
-        bridged = Held(runner, work, "artifacts.registry:Registry.register", MLFLOW_TRACKING_URI=server.url).wait()
+        bridged = Held(runner, work, REGISTER, MLFLOW_TRACKING_URI=server.url).wait()
         server.stop()
         bridged.let_go()
         wait_for(lambda: "Retrying" in bridged.run.text, "a request that fails")
@@ -129,7 +131,7 @@ def test_an_mlflow_server_that_stays_away_ends_the_run_and_a_short_outage_is_bri
 
 def test_two_runs_of_one_list_at_once_make_everything_once_and_one_version(runner, work):
     (work / "few.yaml").write_text(yaml.safe_dump(LIST))
-    runs = [Held(runner, work, "artifacts.registry:Registry.record_run") for _ in range(2)]
+    runs = [Held(runner, work, "artifacts.registry.registry:Registry.record_run") for _ in range(2)]
     wait_for(lambda: any(Path(f"{each.flag}.reached").exists() for each in runs), "one that registers")
     wait_for(lambda: all("looking: 100%" in each.run.text for each in runs), "the other")
     time.sleep(4)  # for the other to come to the same place, if nothing kept it

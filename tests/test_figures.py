@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from cpe.concepts import Bars
-from tasks.bars import judge
-from tasks.figures import Scores, figures
+from cpe.lists.schema import Bars
+from tasks.promotion.bars import judge
+from tasks.report.figures import Scores, figures
 
 
 def row(metric, phase, role, value, group="all", unit="share", count=100):

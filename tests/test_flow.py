@@ -17,17 +17,17 @@ from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from artifacts.hashing import folder_hash
-from artifacts.registry import FILES_HASH, Registry, RegistryError
-from artifacts.store import open_store
+from artifacts.registry.registry import FILES_HASH, Registry, RegistryError
+from artifacts.stores.store import open_store
 from artifacts.tables import IMAGES, PICTURES, SCORES, read_table
 from cpe.embedded.pixels import to_tensor
-from cpe.eraser import Eraser
-from cpe.models import encode_prompts, load_pipeline
-from flows.cli import app
+from cpe.methods.pinpoint.eraser import Eraser
+from cpe.models.loading import encode_prompts, load_pipeline
+from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
 from tasks.draw import draw_pictures, shards
-from tasks.observe import open_observers, pictures_folder, read_picture
-from tasks.places import Places
+from tasks.here.places import Places
+from tasks.look import open_observers, pictures_folder, read_picture
 from tasks.prepare import prepare_concepts
 
 LIST = {
@@ -153,8 +153,8 @@ def test_a_second_run_makes_nothing_again(workplace, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("made again")
 
-    monkeypatch.setattr("cpe.generation.generate", never)
-    monkeypatch.setattr("cpe.training.train", never)
+    monkeypatch.setattr("cpe.models.drawing.generate", never)
+    monkeypatch.setattr("cpe.methods.pinpoint.training.train", never)
     again = erase_and_evaluate(str(path))
     assert again["gates"] == {"trained": 0, "reused": 2}
     assert (again["model"], again["version"]) == (results["model"], results["version"])
@@ -262,10 +262,10 @@ def test_pictures_damaged_in_the_store_are_drawn_again_and_only_those(workplace,
     stored = places.work / "store" / shard.key / "000001.png"
     stored.write_bytes(stored.read_bytes()[:-1] + b"x")
     shutil.rmtree(places.work / "fetched")
-    import cpe.generation
+    import cpe.models.drawing
 
-    real, drawn = cpe.generation.generate, []
-    monkeypatch.setattr("cpe.generation.generate", noting(real, drawn))
+    real, drawn = cpe.models.drawing.generate, []
+    monkeypatch.setattr("cpe.models.drawing.generate", noting(real, drawn))
     mended = pictures_folder(places, plan, None, shard)
     assert drawn == ["000001.png"]
     assert (mended / "000002.png").read_bytes() == whole["000002.png"]
@@ -284,8 +284,8 @@ def test_what_was_looked_at_is_not_looked_at_again(workplace, monkeypatch):
     for scores in (places.work / "store" / "scores").iterdir():
         if scores.is_dir() and not scores.name.startswith("."):
             shutil.rmtree(scores)
-    from tasks.figures import Scores
-    from tasks.measure import measure
+    from tasks.report.figures import Scores
+    from tasks.score import measure
 
     again = Scores.of(places, measure.fn(plan, plan.bundle))
     assert again.pair("noun_accuracy", "erased") == results["erased"]
@@ -297,9 +297,9 @@ def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace,
     evaluation = {"templates": ["an emoji of a {}"], "seeds": 2}
     other.write_text(yaml.safe_dump({**LIST, "evaluation": evaluation}))
     plan = prepare_concepts.fn(str(other))
-    import cpe.generation
+    import cpe.models.drawing
 
-    real, drawn = cpe.generation.generate, []
+    real, drawn = cpe.models.drawing.generate, []
 
     def stopping(pipe, jobs, profile, **options):
         for done, pair in enumerate(real(pipe, jobs, profile)):
@@ -308,7 +308,7 @@ def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace,
             drawn.append(pair[0].picture_id)
             yield pair
 
-    monkeypatch.setattr("cpe.generation.generate", stopping)
+    monkeypatch.setattr("cpe.models.drawing.generate", stopping)
     with pytest.raises(KeyboardInterrupt):
         draw_pictures.fn(plan, None)
     folder = next((work / "drawing").glob("*/000000.png")).parent
@@ -317,7 +317,7 @@ def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace,
     record = folder.with_suffix(".jsonl")
     record.write_text(record.read_text() + '["0000')  # the kill came while this line was written
     drawn.clear()
-    monkeypatch.setattr("cpe.generation.generate", noting(real, drawn))
+    monkeypatch.setattr("cpe.models.drawing.generate", noting(real, drawn))
     draw_pictures.fn(plan, None)
     assert drawn == [f"{number:06d}.png" for number in (0, 3, 0, 1, 2, 3)], "rest of the erased, then the kept"
 
@@ -392,7 +392,7 @@ def test_generate_command_draws_with_a_registered_model_and_leaves_no_copy(workp
 
 
 def test_a_full_disk_ends_the_run_in_one_message_and_the_next_run_goes_on(harness, tmp_path, monkeypatch):
-    import artifacts.folder
+    import artifacts.stores.folder
 
     monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
     path = tmp_path / "little.yaml"
@@ -403,7 +403,7 @@ def test_a_full_disk_ends_the_run_in_one_message_and_the_next_run_goes_on(harnes
         "evaluation": {"templates": ["a {}"], "seeds": 2},
     }
     path.write_text(yaml.safe_dump({**LIST, **little}))
-    copy = artifacts.folder._copy_file
+    copy = artifacts.stores.folder._copy_file
 
     def full(source, target):
         if target.name == "gate.safetensors":
@@ -412,7 +412,7 @@ def test_a_full_disk_ends_the_run_in_one_message_and_the_next_run_goes_on(harnes
 
     monkeypatch.setattr("tasks.train.train_gates.retries", 0)
     with monkeypatch.context() as patch:
-        patch.setattr("artifacts.folder._copy_file", full)
+        patch.setattr("artifacts.stores.folder._copy_file", full)
         stopped = RUNNER.invoke(app, ["erase", str(path)])
     assert stopped.exit_code == 2, stopped.output
     assert "full" in stopped.stderr

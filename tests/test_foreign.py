@@ -5,7 +5,7 @@ from fuzz import cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.command import table
+from flows.cli.command import table
 from wording.foreign import printable, show, told
 
 HOSTILE = {

@@ -10,10 +10,10 @@ from fuzz import DEEP, JSON, SHORT, cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-import artifacts.index
-from artifacts.folder import FolderStore
+import artifacts.stores.index
 from artifacts.hashing import canonical_json, content_hash, file_hash
-from artifacts.index import (
+from artifacts.stores.folder import FolderStore
+from artifacts.stores.index import (
     INDEX_NAME,
     LARGEST_INDEX_BYTES,
     MANIFEST_NAME,
@@ -24,7 +24,7 @@ from artifacts.index import (
     list_files,
     parse_index,
 )
-from artifacts.store import StoreError
+from artifacts.stores.store import StoreError
 
 KEY = "gates/3f2a"
 SHA = "0" * 64
@@ -241,9 +241,9 @@ def test_an_artifact_whose_index_could_not_be_read_is_not_stored(
     for name in (MANIFEST_NAME, "a", "b"):
         (gate / name).write_text("{}")
     size = len(build_index(list_files(gate)).dump())
-    monkeypatch.setattr(artifacts.index, "LARGEST_INDEX_BYTES", size)
+    monkeypatch.setattr(artifacts.stores.index, "LARGEST_INDEX_BYTES", size)
     assert FolderStore(tmp_path / "store").put(KEY, gate)
-    monkeypatch.setattr(artifacts.index, "LARGEST_INDEX_BYTES", size - 1)
+    monkeypatch.setattr(artifacts.stores.index, "LARGEST_INDEX_BYTES", size - 1)
     with pytest.raises(ValueError, match="folder must hold fewer files"):
         FolderStore(tmp_path / "other").put(KEY, gate)
     assert not list((tmp_path / "other").rglob("*.json"))

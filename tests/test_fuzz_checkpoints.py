@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from cpe.checkpoint import Checkpoint, CheckpointError
+from cpe.methods.pinpoint.checkpoint import Checkpoint, CheckpointError
 
 IDENTITY, PLAIN = {"config.seed": 7, "concepts": ["a"]}, {"stage": 1, "curves": [[{"erase": 0.5}]]}
 STATE = {"flat": torch.arange(6.0).reshape(2, 3), "optimizer.step": torch.tensor(3.0), "noise.0": torch.tensor([1, 2])}

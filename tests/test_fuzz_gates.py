@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from small import random_gates, small_base
 
-from cpe.config import GateConfig
-from cpe.gatefile import (
+from cpe.methods.pinpoint.config import GateConfig
+from cpe.methods.pinpoint.files import (
     LARGEST_HEADER_BYTES,
     GateFileError,
     LoadedGates,
@@ -274,7 +274,8 @@ def test_a_file_of_another_kind_or_with_a_huge_header_takes_no_memory(tmp_path):
             file.write(data)
             file.truncate(len(data) + zeros)
     program = (
-        "import resource, sys; from pathlib import Path; from cpe.gatefile import GateFileError, read_gates\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from cpe.methods.pinpoint.files import GateFileError, read_gates\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before, refused = used(), 0\n"
         "for path in map(Path, sys.argv[1:]):\n"

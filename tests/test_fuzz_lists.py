@@ -10,8 +10,8 @@ from fuzz import DEEP, cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpe.concept_files import MOST_PROBLEMS_SHOWN, ConceptListError, load_list, parse_list
-from cpe.concepts import ConceptList
+from cpe.lists.reading import MOST_PROBLEMS_SHOWN, ConceptListError, load_list, parse_list
+from cpe.lists.schema import ConceptList
 
 LONGEST_PROBLEM = 800  # characters
 LISTS = sorted((Path(__file__).parents[1] / "lists").glob("*.yaml"))

@@ -9,14 +9,14 @@ from test_parity import FOLDER
 from tiny import gates_for
 from typer.testing import CliRunner
 
-from cpe.config import GateConfig
-from cpe.eraser import Eraser
-from cpe.gatefile import GateFileError, metadata_of, to_tensors
-from cpe.gatefolder import gate_files
-from cpe.models import encode_prompts, load_pipeline
-from cpe.profiles import PROFILES
-from flows.cli import app
-from tasks.places import Places
+from cpe.methods.pinpoint.config import GateConfig
+from cpe.methods.pinpoint.eraser import Eraser
+from cpe.methods.pinpoint.files import GateFileError, metadata_of, to_tensors
+from cpe.methods.pinpoint.folders import gate_files
+from cpe.models.loading import encode_prompts, load_pipeline
+from cpe.terms.profiles import PROFILES
+from flows.cli.app import app
+from tasks.here.places import Places
 
 PEOPLE = ("adam driver", "amy adams", "drake")
 RUNNER = CliRunner()

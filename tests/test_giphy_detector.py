@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cpe.metrics.identity_program import ProgramObserver
+from cpe.observers.people_program import ProgramObserver
 
 GIPHY = Path(__file__).parent.parent / "scripts" / "giphy_detector.py"
 MODEL_TRAINING = {

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from standin_detector import SCORE
 
-from cpe.metrics import program
-from cpe.metrics.identity_program import ProgramObserver
-from cpe.metrics.observer import Missing
+from cpe.observers import line_program as program
+from cpe.observers.base import Missing
+from cpe.observers.people_program import ProgramObserver
 
 STANDIN = str(Path(__file__).with_name("standin_detector.py"))
 

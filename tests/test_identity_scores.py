@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cpe.metrics.identity import celebrity_scores, unknown_names
+from cpe.metrics.people import celebrity_scores, unknown_names
 from cpe.metrics.score import Score
 
 

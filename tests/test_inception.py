@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cpe.metrics import inception
-from cpe.metrics.inception import WEIGHTS_NAME, InceptionObserver
-from cpe.metrics.inception_network import InceptionNetwork, network_of
-from cpe.metrics.observer import Missing
-from cpe.metrics.resize import resized
+from cpe.observers import inception
+from cpe.observers.base import Missing
+from cpe.observers.inception import WEIGHTS_NAME, InceptionObserver
+from cpe.observers.inception_network import InceptionNetwork, network_of
+from cpe.observers.resize import resized
 
 SAMPLED = slice(None, None, 97)  # from every branch of the last block
 # fmt: off

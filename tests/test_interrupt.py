@@ -48,7 +48,7 @@ class Terminal:
         os.set_blocking(self.screen, False)
         termios.tcsetwinsize(self.screen, (24, 160))  # one without width shows no bars
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "erase", str(work / "few.yaml")],
+            [sys.executable, "-m", "flows.cli.app", "erase", str(work / "few.yaml")],
             env=clean_environment(PREFECT_HOME=str(work / "prefect"), CPE_WORK=str(work)),
             stdin=inside,
             stdout=inside,

@@ -10,16 +10,16 @@ from test_flow import LIST
 from typer.testing import CliRunner
 
 from artifacts.hashing import content_hash
-from cpe.concept_files import ConceptListError, load_list, load_only_list, parse_list
-from cpe.concepts import ConceptList
-from cpe.config import PRESETS, TrainingConfig
-from flows.cli import app
+from cpe.lists.reading import ConceptListError, load_list, load_only_list, parse_list
+from cpe.lists.schema import ConceptList
+from cpe.methods.pinpoint.config import PRESETS, TrainingConfig
+from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
-from tasks.limits import check_costs, check_limits
-from tasks.places import Places
-from tasks.planning import Cost
+from tasks.desk.cost import Cost
+from tasks.desk.limits import check_costs, check_limits
+from tasks.here.places import Places
 from tasks.prepare import ALGORITHM, prepare_concepts
-from tasks.watch import changed_lists
+from tasks.watch.events import changed_lists
 
 RUNNER = CliRunner()
 LISTS = Path(__file__).parents[1] / "lists"

@@ -3,8 +3,8 @@
 import boto3
 import pytest
 
-from artifacts.list_files import LARGEST_FILE_BYTES, sync_lists
-from artifacts.store import StoreError
+from artifacts.stores.lists import LARGEST_FILE_BYTES, sync_lists
+from artifacts.stores.store import StoreError
 from tasks.prepare import find_list
 
 

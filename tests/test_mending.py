@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from artifacts.disk import StoreError, write_whole
-from flows.cli import app
-from tasks.places import Places
-from tasks.publish import latest_results
+from flows.cli.app import app
+from tasks.here.places import Places
+from tasks.register import latest_results
 
 RUNNER = CliRunner()
 MADE_AGAIN = ("gates", "bundles", "observations", "scores", "plans", "pictures")

@@ -23,8 +23,9 @@ from cpe.embedded.classifier import PictureClassifier, classify
 from cpe.embedded.pixels import to_tensor
 from cpe.embedded.scorer import load_clip
 from cpe.embedded.subjects import NOUNS, STYLES, all_captions, caption
-from cpe.generation import PictureJob, generate
-from cpe.models import (
+from cpe.methods.pinpoint.projections import find_projections
+from cpe.models.drawing import PictureJob, generate
+from cpe.models.loading import (
     EMBEDDED_FOLDER,
     ModelError,
     encode_prompts,
@@ -35,8 +36,7 @@ from cpe.models import (
     token_words,
     unread_names,
 )
-from cpe.profiles import PROFILES
-from cpe.projections import find_projections
+from cpe.terms.profiles import PROFILES
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_fingerprint_is_the_same_in_every_process_and_precision():
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
         "from diffusers import PNDMScheduler\nfrom tiny import tiny_pipeline\n"
-        "from cpe.models import fingerprint, text_fingerprint\n"
+        "from cpe.models.loading import fingerprint, text_fingerprint\n"
         "pipe = tiny_pipeline()\n"
         "pipe.scheduler = PNDMScheduler.from_config({'num_train_timesteps': 1000, 'steps_offset': 1})\n"
         "print(fingerprint(pipe), text_fingerprint(pipe))\n"
@@ -268,7 +268,7 @@ def test_a_model_without_cross_attention_is_refused(tmp_path):
 
 def test_a_hub_name_without_network_says_so(tmp_path):
     code = (
-        "from cpe.models import load_pipeline, ModelError\n"
+        "from cpe.models.loading import load_pipeline, ModelError\n"
         "try:\n    load_pipeline('nobody/no-such-model')\n"
         "except ModelError as error:\n    print(error)\n"
     )

@@ -6,11 +6,11 @@ from prefect.testing.utilities import prefect_test_harness
 from test_flow import LIST
 from typer.testing import CliRunner
 
-from artifacts.registry import RegistryError
-from flows.cli import app
+from artifacts.registry.registry import RegistryError
+from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
-from tasks.history import compare
-from tasks.places import Places
+from tasks.desk.versions import compare
+from tasks.here.places import Places
 
 RUNNER = CliRunner()
 SHORT = {"stages": 1, "first_steps": 60, "copies": 0}
@@ -125,7 +125,7 @@ def test_rolling_back_what_has_no_past_is_refused(runs):
 
 
 def test_versions_of_different_profiles_are_marked_and_never_promoted(runs, monkeypatch):
-    from cpe.profiles import PROFILES
+    from cpe.terms.profiles import PROFILES
 
     other = PROFILES["embedded"].model_copy(update={"name": "mace", "steps": 4})
     monkeypatch.setitem(PROFILES, "mace", other)

@@ -7,13 +7,13 @@ from PIL import Image
 from test_figures import plan, row
 from test_scoring import a_set, scores
 
-from cpe.concepts import Bars
 from cpe.embedded.observers import EmbeddedClassifier, EmbeddedClip
+from cpe.lists.schema import Bars
 from cpe.metrics.moved import ALIKE_DB, Mover, psnr
-from cpe.models import load_pipeline
-from tasks.bars import distances, judge
-from tasks.figures import Scores
-from tasks.promotion import _farther, _paired
+from cpe.models.loading import load_pipeline
+from tasks.promotion.bars import distances, judge
+from tasks.promotion.verdict import _farther, _paired
+from tasks.report.figures import Scores
 
 
 @pytest.fixture(scope="module")

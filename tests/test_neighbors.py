@@ -9,8 +9,8 @@ import torch
 from gensim.models import KeyedVectors
 from safetensors.numpy import save_file
 
-from cpe.concepts import normalise
-from cpe.words.by_text import rank_by_embedding
+from cpe.lists.schema import normalise
+from cpe.words.by_embedding import rank_by_embedding
 from cpe.words.neighbors import UnknownWordError, WordVectors
 
 WORDS = ("cat", "dog", "Tiger", "New_York", "rose", "beyonce", "red", "zero", "lion", "TIGER")

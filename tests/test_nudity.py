@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from cpe.metrics.nudity import CLASSES, EXPOSED, INSTALL, THRESHOLD, NudityObserver, nudity_scores
-from cpe.metrics.observer import Missing
 from cpe.metrics.score import Score, mean_score
+from cpe.observers.base import Missing
 
 
 class Scripted:

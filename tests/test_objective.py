@@ -5,9 +5,9 @@ import torch
 from small import as_plain, random_gates, random_text, small_base, small_unet
 
 from benchmarks import plain
-from cpe.batch import Batch, Draws
-from cpe.config import GateConfig, TrainingConfig
-from cpe.phases import AttackPhase, ErasePhase
+from cpe.methods.pinpoint.batch import Batch, Draws
+from cpe.methods.pinpoint.config import GateConfig, TrainingConfig
+from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase
 
 GATES = [
     GateConfig(gate_rank=4),

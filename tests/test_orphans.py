@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Crashed
 from test_deployment import PREFECT, PROJECT
 
 from flows import automations
-from tasks.runs import LISTEN_S, SILENCE, WATCHER, list_of, look_at_runs, put_right, runs
+from tasks.watch.runs import LISTEN_S, SILENCE, WATCHER, list_of, look_at_runs, put_right, runs
 
 LONG = {**LIST, "targets": ["rose"], "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 50_000}}}
 FREE_WITHIN_S = 120

@@ -14,13 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cpe.batch import Batch, Draws
-from cpe.config import PRESETS, GateConfig, TrainingConfig
-from cpe.eraser import Eraser
-from cpe.gatefile import metadata_of, module_path, read_gates, to_tensors
-from cpe.gates import Gates
-from cpe.phases import AttackPhase, ErasePhase
-from cpe.projections import BaseProjections
+from cpe.methods.pinpoint.batch import Batch, Draws
+from cpe.methods.pinpoint.config import PRESETS, GateConfig, TrainingConfig
+from cpe.methods.pinpoint.eraser import Eraser
+from cpe.methods.pinpoint.files import metadata_of, module_path, read_gates, to_tensors
+from cpe.methods.pinpoint.gates import Gates
+from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase
 
 FOLDER = Path(os.environ.get("CPE_PARITY", Path(__file__).parents[2] / "shared" / "parity"))
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason=f"no parity data at {FOLDER.name}")

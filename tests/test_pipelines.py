@@ -8,7 +8,7 @@ import torch
 from tiny import by_reference, draw_variant, eraser_for, tiny_variant
 from torch import nn
 
-from cpe.projections import find_projections
+from cpe.methods.pinpoint.projections import find_projections
 
 KINDS = ("text", "image", "inpainting", "controlnet", "xl")
 SCHEDULERS = (

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from test_flow import LIST
 from typer.testing import CliRunner
 
-from cpe.profiles import PROFILES
-from flows.cli import app
-from tasks import planning
+from cpe.terms.profiles import PROFILES
+from flows.cli.app import app
+from tasks.desk import cost as planning
+from tasks.desk.cost import Rates, estimate
 from tasks.draw import draw_pictures
-from tasks.places import Places
-from tasks.planning import Rates, estimate
+from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
 from tasks.train import plan_training, train_gates
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 import yaml
 
-import cpe.models
-from cpe.models import encode_prompts, load_pipeline
-from cpe.words.by_text import rank_by_embedding
-from tasks.places import Places
+import cpe.models.loading
+from cpe.models.loading import encode_prompts, load_pipeline
+from cpe.words.by_embedding import rank_by_embedding
+from tasks.here.places import Places
 from tasks.prepare import embedding_cache, encode_concepts, load_embeddings, prepare_concepts
 
 LIST = {
@@ -40,7 +40,7 @@ def encoded(monkeypatch):
         prompts.extend(chunk)
         return encode_prompts(pipe, chunk, **options)
 
-    monkeypatch.setattr(cpe.models, "encode_prompts", counted)
+    monkeypatch.setattr(cpe.models.loading, "encode_prompts", counted)
     return prompts
 
 

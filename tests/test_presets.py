@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from artifacts.hashing import content_hash
-from cpe.concept_files import load_list
-from cpe.config import PRESETS
+from cpe.lists.reading import load_list
+from cpe.methods.pinpoint.config import PRESETS
 
 LISTS = Path(__file__).parents[1] / "lists"
 PUBLISHED = ("celebrity", "artist", "explicit")

@@ -4,14 +4,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from cpe.generation import PictureJob, generate
-from cpe.models import load_pipeline
-from cpe.profiles import PROFILES
+from cpe.models.drawing import PictureJob, generate
+from cpe.models.loading import load_pipeline
+from cpe.terms.profiles import PROFILES
 from tasks import prepare
-from tasks.clock import Clock, doing
-from tasks.places import Places
+from tasks.here.clock import Clock, doing
+from tasks.here.places import Places
+from tasks.here.progress import progress
 from tasks.prepare import embedding_cache
-from tasks.progress import progress
 
 
 @pytest.fixture(scope="module")

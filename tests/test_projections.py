@@ -4,16 +4,16 @@ import pytest
 import torch
 from small import TOKENS, small_unet
 
-import cpe.projections
+import cpe.methods.pinpoint.projections
 from benchmarks import plain
-from cpe.projections import BaseProjections
+from cpe.methods.pinpoint.projections import BaseProjections
 
 
 @pytest.fixture
 def computed(monkeypatch):
     calls = []
-    summary = cpe.projections._summary
-    monkeypatch.setattr(cpe.projections, "_summary", lambda *given: calls.append(1) or summary(*given))
+    summary = cpe.methods.pinpoint.projections._summary
+    monkeypatch.setattr(cpe.methods.pinpoint.projections, "_summary", lambda *given: calls.append(1) or summary(*given))
     return calls
 
 

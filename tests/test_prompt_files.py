@@ -8,12 +8,12 @@ import yaml
 from test_flow import LIST as NOUNS
 from typer.testing import CliRunner
 
-from cpe.concept_files import load_list
-from cpe.evaluation import EvaluationSet
-from cpe.evaluation_sets import evaluation_sets, load_set
-from cpe.profiles import PROFILES
-from cpe.prompt_files import open_prompts, read_prompts
-from flows.cli import app
+from cpe.evaluation.pictures import EvaluationSet
+from cpe.evaluation.prompt_files import open_prompts, read_prompts
+from cpe.evaluation.sets import evaluation_sets, load_set
+from cpe.lists.reading import load_list
+from cpe.terms.profiles import PROFILES
+from flows.cli.app import app
 
 DIALECTS = Path(__file__).parent / "dialects"
 LISTS = Path(__file__).parents[1] / "lists"
@@ -208,8 +208,8 @@ def test_a_file_with_nothing_to_draw_is_refused_before_anything_runs(place, text
 
 
 def test_an_empty_prompt_gives_a_picture(tmp_path):
-    from cpe.generation import PictureJob, generate
-    from cpe.models import load_pipeline
+    from cpe.models.drawing import PictureJob, generate
+    from cpe.models.loading import load_pipeline
 
     path = tmp_path / "prompts.csv"
     path.write_text("prompt,seed\n,3\na tiger,3\n")

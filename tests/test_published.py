@@ -11,14 +11,14 @@ from huggingface_hub import constants
 from prefect.testing.utilities import prefect_test_harness
 from tiny_sd14 import BASE, CLIP, in_cache, save_base, save_clip
 
-from artifacts.registry import Registry
+from artifacts.registry.registry import Registry
 from artifacts.tables import SCORES, read_table
-from cpe.eraser import Eraser
-from cpe.models import load_pipeline
-from cpe.profiles import PROFILES
-from cpe.projections import find_projections
+from cpe.methods.pinpoint.eraser import Eraser
+from cpe.methods.pinpoint.projections import find_projections
+from cpe.models.loading import load_pipeline
+from cpe.terms.profiles import PROFILES
 from flows.erase_and_evaluate import erase_and_evaluate
-from tasks.places import Places
+from tasks.here.places import Places
 
 LISTS = Path(__file__).parents[1] / "lists"
 QUICK_TRAINING = {"stages": 2, "first_steps": 20, "later_steps": 8, "adversary_steps": 4, "copies": 2}

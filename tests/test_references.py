@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from test_scoring import a_set, scores
 
+from cpe.evaluation.scoring import score_sets
 from cpe.metrics.frechet import frechet_distance
-from cpe.metrics.observer import Observer
 from cpe.metrics.reference import save_statistics, statistics_of
-from cpe.scoring import score_sets
-from tasks.places import Places
+from cpe.observers.base import Observer
+from tasks.here.places import Places
 from tasks.references import reference_statistics
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from artifacts.bundles import write_manifest
 from artifacts.hashing import folder_hash
-from artifacts.registry import FILES_HASH, ModelVersion, Registry, RegistryError, fetch
-from artifacts.store import open_store
+from artifacts.kinds.bundle import write_manifest
+from artifacts.registry.registry import FILES_HASH, ModelVersion, Registry, RegistryError, fetch
+from artifacts.stores.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +325,7 @@ def test_mlflows_own_global_uri_is_neither_used_nor_changed(
 def test_files_can_lie_in_s3(
     registry: Registry, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_server: str
 ) -> None:
-    from artifacts.s3 import S3Store
+    from artifacts.stores.s3 import S3Store
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "something")

@@ -12,8 +12,8 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from artifacts.report import render_report
-from artifacts.report_input import (
+from artifacts.report.html import render_report
+from artifacts.report.page import (
     Bar,
     Change,
     ConceptRow,

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from cpe.evaluation.scoring import SetSeen, as_row, recognised, score_sets
 from cpe.metrics.clip_score import clip_score
 from cpe.metrics.frechet import frechet_distance
-from cpe.scoring import SetSeen, as_row, recognised, score_sets
 
 RNG = np.random.default_rng(0)
 

@@ -10,11 +10,11 @@ from fuzz import cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifacts.folder import FolderStore
 from artifacts.hashing import file_hash
-from artifacts.index import INDEX_NAME, LARGEST_INDEX_BYTES, FileEntry, Index, parse_index
-from artifacts.s3 import S3Store
-from artifacts.store import Store, StoreError, open_store
+from artifacts.stores.folder import FolderStore
+from artifacts.stores.index import INDEX_NAME, LARGEST_INDEX_BYTES, FileEntry, Index, parse_index
+from artifacts.stores.s3 import S3Store
+from artifacts.stores.store import Store, StoreError, open_store
 
 KEY = "gates/3f2a"
 

@@ -11,7 +11,7 @@ import torch
 from prefect.settings.models.server.api import ServerAPISettings
 from safetensors.torch import load_file
 
-from cpe.models import EMBEDDED_FOLDER, ModelError, load_pipeline
+from cpe.models.loading import EMBEDDED_FOLDER, ModelError, load_pipeline
 
 PROJECT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("cpe", "artifacts", "tasks", "flows") for path in (PROJECT / folder).rglob("*.py"))

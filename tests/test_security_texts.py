@@ -19,13 +19,13 @@ from test_flow import LIST
 from test_report import Page, full_report
 from typer.testing import CliRunner
 
-from artifacts.folder import FolderStore
-from artifacts.registry import Registry, RegistryError
-from artifacts.report import render_report
-from artifacts.report_input import Report
-from artifacts.s3 import CONFIG, Config, S3Store
-from artifacts.store import StoreError, open_store
-from flows.cli import app
+from artifacts.registry.registry import Registry, RegistryError
+from artifacts.report.html import render_report
+from artifacts.report.page import Report
+from artifacts.stores.folder import FolderStore
+from artifacts.stores.s3 import CONFIG, Config, S3Store
+from artifacts.stores.store import StoreError, open_store
+from flows.cli.app import app
 
 KEY = "gates/3f2a"
 MARKER = "MARK3R-of-a-secret"
@@ -85,7 +85,7 @@ def test_no_secret_is_told_when_a_store_fails(
     for action in actions("s3://no-such-bucket/x", s3_server, gate):
         assert "the bucket does not exist" in told(action, StoreError, caplog)
     once = CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
-    monkeypatch.setattr("artifacts.s3.CONFIG", once)
+    monkeypatch.setattr("artifacts.stores.s3.CONFIG", once)
     for action in actions("s3://bucket/x", "http://127.0.0.1:9", gate):
         assert "the server cannot be reached" in told(action, StoreError, caplog)
     monkeypatch.setenv("AWS_SESSION_TOKEN", f"{TOKEN}\n")

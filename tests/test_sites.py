@@ -8,11 +8,11 @@ from tiny import draw_variant, eraser_for, gates_for, tiny_pipeline
 from torch import nn
 
 import cpe
-from cpe.config import GateConfig
-from cpe.eraser import Eraser
-from cpe.gatefile import LoadedGates, metadata_of, module_path, read_gates, to_tensors
-from cpe.gates import Gates
-from cpe.projections import BaseProjections, find_projections
+from cpe.methods.pinpoint.config import GateConfig
+from cpe.methods.pinpoint.eraser import Eraser
+from cpe.methods.pinpoint.files import LoadedGates, metadata_of, module_path, read_gates, to_tensors
+from cpe.methods.pinpoint.gates import Gates
+from cpe.methods.pinpoint.projections import BaseProjections, find_projections
 
 WIDTHS = {"block_out_channels": (16, 32), "norm_num_groups": 8, "attention_head_dim": 8, "cross_attention_dim": 32}
 

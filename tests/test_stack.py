@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from flows.stack import servers
-from flows.stack.control import Stack
-from flows.stack.processes import Processes, Service
-from flows.stack.settings import PROJECT, Keys, Settings, StackError, clean_environment, write_private
-from flows.stack.signals import uninterrupted
-from flows.stack.system import born, check_port, wait_until
+from stack import servers
+from stack.control import Stack
+from stack.processes import Processes, Service
+from stack.settings import PROJECT, Keys, Settings, StackError, clean_environment, write_private
+from stack.signals import uninterrupted
+from stack.system import born, check_port, wait_until
 
 SECRET = "s3cr3t it's"
 KEYS = Keys("p4ssw0rd", "w0rdpass", "access", SECRET)
@@ -253,7 +253,7 @@ def command(name: str, settings: Settings) -> subprocess.CompletedProcess[str]:
         "CPE_STACK_S3_PORT": str(settings.s3_port),
         "CPE_STACK_CEPH_PORT": str(settings.ceph_port),
     }
-    arguments = [sys.executable, "-m", "flows.stack", name]
+    arguments = [sys.executable, "-m", "stack", name]
     return subprocess.run(arguments, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False)
 
 

@@ -19,17 +19,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from test_flow import LIST
 from typer.testing import CliRunner
 
-from artifacts.mlflow_models import ModelVersion
-from artifacts.registry import Registry, RegistryError
+from artifacts.registry.registry import Registry, RegistryError
+from artifacts.registry.versions import ModelVersion
 from artifacts.tables import SCORES, write_table
-from cpe.concept_files import load_list
-from flows.cli import app
-from tasks.history import lift, promote_by_hand, roll_back
-from tasks.places import Places
+from cpe.lists.reading import load_list
+from flows.cli.app import app
+from tasks.desk.versions import lift, promote_by_hand, roll_back
+from tasks.here.places import Places
 from tasks.prepare import GatePlan, Plan
-from tasks.publish import decide, register_bundle, save_results
-from tasks.standing import standing_of, standings
-from tasks.watch import changed_lists
+from tasks.register import decide, register_bundle, save_results
+from tasks.watch.events import changed_lists
+from tasks.watch.standing import standing_of, standings
 
 RUNNER = CliRunner()
 # Four contents of one list: two with the same gates, and one that misses its bars.
@@ -163,7 +163,7 @@ def test_a_list_changed_back_is_served_again_without_a_new_version(listed):
 
 
 def test_a_version_whose_promotion_was_never_reached_is_decided_at_the_next_tick(listed, monkeypatch):
-    monkeypatch.setattr("tasks.publish.verdict", None)  # the run ends in an error between registering and promoting
+    monkeypatch.setattr("tasks.register.verdict", None)  # the run ends in an error between registering and promoting
     with pytest.raises(TypeError):
         run(listed)
     monkeypatch.undo()

@@ -7,9 +7,9 @@ from test_objective import GATES, Case, settings
 from test_training import CONFIG, concept, trained
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from cpe.phases import AttackPhase, ErasePhase, with_copies
-from cpe.projections import BaseProjections
-from cpe.stepping import Stepper, record
+from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.methods.pinpoint.recording import Stepper, record
+from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase, with_copies
 
 
 def attack(case: Case) -> AttackPhase:

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import artifacts.folder
-from artifacts.folder import FolderStore
+import artifacts.stores.folder
 from artifacts.hashing import content_hash, file_hash, folder_hash
-from artifacts.index import FileEntry, Index
-from artifacts.s3 import LEFTOVER_AGE, S3Store
-from artifacts.store import Store, StoreError, open_store
+from artifacts.stores.folder import FolderStore
+from artifacts.stores.index import FileEntry, Index
+from artifacts.stores.s3 import LEFTOVER_AGE, S3Store
+from artifacts.stores.store import Store, StoreError, open_store
 
 KEY = "gates/3f2a"
 SECRET = "do-not-print-this-secret"
@@ -128,7 +128,7 @@ def break_copy(store: Store, monkeypatch: pytest.MonkeyPatch, error: BaseExcepti
     if isinstance(store, S3Store):
         monkeypatch.setattr(store.client, "upload_fileobj", broken(store.client.upload_fileobj))
     else:
-        monkeypatch.setattr(artifacts.folder, "_copy_file", broken(artifacts.folder._copy_file))
+        monkeypatch.setattr(artifacts.stores.folder, "_copy_file", broken(artifacts.stores.folder._copy_file))
 
 
 def test_what_is_put_comes_back_byte_for_byte(store: Store, gate: Path, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_delete_clears_old_leftovers_but_no_upload_under_way(
     s3_store.put(KEY, gate)
     assert s3_store.delete(KEY)
     assert everything(s3_store) == [place]
-    monkeypatch.setattr("artifacts.s3.LEFTOVER_AGE", -LEFTOVER_AGE)
+    monkeypatch.setattr("artifacts.stores.s3.LEFTOVER_AGE", -LEFTOVER_AGE)
     assert not s3_store.delete(KEY)
     assert everything(s3_store) == []
 

@@ -7,9 +7,9 @@ import torch
 import yaml
 from test_prepare import LIST
 
-from cpe.gatefile import FILE_NAME, read_gates
+from cpe.methods.pinpoint.files import FILE_NAME, read_gates
 from tasks import train
-from tasks.places import Places
+from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
 
 STEPS = {"stages": 2, "first_steps": 300, "later_steps": 20, "adversary_steps": 20, "copies": 2, "anchors_per_step": 2}

@@ -6,13 +6,13 @@ import pytest
 import torch
 from small import TOKENS, WIDTH, as_plain, random_text, small_base, small_unet
 
-import cpe.mixing
+import cpe.methods.pinpoint.mixing
 from benchmarks import plain
-from cpe.batch import ConceptTexts, fresh_gates
-from cpe.config import PRESETS, GateConfig, TrainingConfig
-from cpe.mixing import mix_anchors
-from cpe.projections import BaseProjections, find_projections
-from cpe.training import learning_rate, steps_in_all, train
+from cpe.methods.pinpoint.batch import ConceptTexts, fresh_gates
+from cpe.methods.pinpoint.config import PRESETS, GateConfig, TrainingConfig
+from cpe.methods.pinpoint.mixing import mix_anchors
+from cpe.methods.pinpoint.projections import BaseProjections, find_projections
+from cpe.methods.pinpoint.training import learning_rate, steps_in_all, train
 
 CONFIG = TrainingConfig(
     gate=GateConfig(gate_rank=4),
@@ -105,7 +105,7 @@ def test_learning_rate_warms_up_and_restarts():
 
 @pytest.mark.parametrize("way", ["_mix_in_cache", "_mix_at_once"])
 def test_anchors_are_mixtures_and_their_noise_spreads_as_that_of_a_pair(way, monkeypatch):
-    monkeypatch.setattr("cpe.mixing._mix_in_cache", getattr(cpe.mixing, way))
+    monkeypatch.setattr("cpe.methods.pinpoint.mixing._mix_in_cache", getattr(cpe.methods.pinpoint.mixing, way))
     table = torch.zeros(4, TOKENS, WIDTH, dtype=torch.float64)
     table[:, :, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None]
     rows = torch.tensor([[[0, 1, 2], [3, 2, 1]]])

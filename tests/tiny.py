@@ -19,12 +19,12 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from cpe.config import GateConfig
-from cpe.eraser import Eraser
-from cpe.gatefile import LoadedGates
-from cpe.gates import Gates
-from cpe.models import EMBEDDED_FOLDER
-from cpe.projections import BaseProjections, find_projections
+from cpe.methods.pinpoint.config import GateConfig
+from cpe.methods.pinpoint.eraser import Eraser
+from cpe.methods.pinpoint.files import LoadedGates
+from cpe.methods.pinpoint.gates import Gates
+from cpe.methods.pinpoint.projections import BaseProjections, find_projections
+from cpe.models.loading import EMBEDDED_FOLDER
 
 TEXT_WIDTH = 32
 

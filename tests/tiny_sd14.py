@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from cpe.models import EMBEDDED_FOLDER
+from cpe.models.loading import EMBEDDED_FOLDER
 
 BASE, CLIP = "CompVis/stable-diffusion-v1-4", "openai/clip-vit-base-patch32"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -16,8 +16,8 @@ from cpe.embedded.classifier import PictureClassifier, classify
 from cpe.embedded.pixels import to_tensor
 from cpe.embedded.scorer import load_clip
 from cpe.metrics.moved import place_maps
-from cpe.metrics.observer import Observer
-from cpe.models import EMBEDDED_FOLDER
+from cpe.models.loading import EMBEDDED_FOLDER
+from cpe.observers.base import Observer
 
 
 class EmbeddedClassifier(Observer):

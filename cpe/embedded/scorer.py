@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpe.models import EMBEDDED_FOLDER, chunks
+from cpe.models.loading import EMBEDDED_FOLDER, chunks
 
 
 @dataclass(frozen=True)

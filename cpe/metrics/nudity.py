@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL.Image import Image
 
-from cpe.metrics.observer import Missing, Observer
 from cpe.metrics.score import Score, Seed, mean_score
+from cpe.observers.base import Missing, Observer
 
 EXPOSED = (
     "ANUS_EXPOSED",

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from benchmarks import inference
 from benchmarks.memory import peak_mib, reset_peak
-from cpe.eraser import Eraser
-from cpe.gatefile import LoadedGates
-from cpe.models import EMBEDDED_FOLDER
-from cpe.projections import find_projections
+from cpe.methods.pinpoint.eraser import Eraser
+from cpe.methods.pinpoint.files import LoadedGates
+from cpe.methods.pinpoint.projections import find_projections
+from cpe.models.loading import EMBEDDED_FOLDER
 from scripts.on_gpu.sizes import Sizes
 
 ROUNDS = 3

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from benchmarks.shapes import TOKENS, UNETS, build_attentions
-from cpe.config import PRESETS, TrainingConfig
+from cpe.methods.pinpoint.config import PRESETS, TrainingConfig
 
 # vae/config.json and text_encoder/config.json of Stable Diffusion v1.4, as far as they differ from the defaults.
 VAE = {

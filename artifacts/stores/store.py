@@ -1,0 +1,328 @@
+"""Stores of artifact folders: one small interface, on disk (`folder`) and in S3 (`s3`).
+
+An artifact is a folder with a manifest.json. It exists exactly when its index.json does, which is written last
+and never overwritten, so that any number of workers may put the same key at once.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import unquote
+
+from artifacts.disk import DamagedError as DamagedError
+from artifacts.disk import StoreError as StoreError
+from artifacts.disk import rename_new, reporting, retire, sync_tree, temporary_sibling
+from artifacts.stores.index import INDEX_NAME, Index, fault, parse_index, read_index
+
+ASIDE = ".damaged"  # below a store's root; keys never begin so
+KEY_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # "s3:/…" is a typing error, not the name of a folder
+
+
+class Store(ABC):
+    """Artifact folders under keys such as "gates/3f2a…".
+
+    Attributes:
+        url: Where the store is, without credentials; `open_store(url)` opens it again.
+    """
+
+    url: str
+
+    @abstractmethod
+    def has(self, key: str) -> bool:
+        """Say whether a complete artifact is stored under `key`.
+
+        Raises:
+            ValueError: The key is malformed.
+            StoreError: The store cannot be read.
+        """
+
+    @abstractmethod
+    def put(self, key: str, folder: Path) -> bool:
+        """Store every file of a folder as one artifact, or nothing; never overwrite.
+
+        Args:
+            key: Letters, digits, ".", "_", "-" and "/"; no part may begin with ".".
+            folder: Plain files and folders with a manifest.json at the top.
+
+        Returns:
+            True if this call stored it, False if the key was taken already.
+
+        Raises:
+            ValueError: The key or the folder is malformed.
+            StoreError: The store cannot be written; nothing of the artifact can be seen afterwards.
+        """
+
+    @abstractmethod
+    def keys(self, prefix: str = "") -> list[str]:
+        """List the keys of complete artifacts below a prefix, sorted.
+
+        Args:
+            prefix: Whole parts of a key: "gates" finds "gates/a", not "gates-old/a". "" is everything.
+
+        Raises:
+            ValueError: The prefix is malformed.
+            StoreError: The store cannot be read.
+        """
+
+    @abstractmethod
+    def delete(self, key: str) -> bool:
+        """Delete the artifact under `key`, damaged ones too; False if there was none.
+
+        Raises:
+            ValueError: The key is malformed, or names a folder of artifacts.
+            StoreError: The store cannot be written.
+        """
+
+    @abstractmethod
+    def stored_at(self, key: str) -> datetime | None:
+        """Say when an artifact was stored, by the store's own clock (UTC); None when there is none.
+
+        Raises:
+            ValueError: The key is malformed.
+            StoreError: The store cannot be read.
+        """
+
+    def size_bytes(self, key: str) -> int:
+        """Say how much room an artifact's files take; 0 for one that is damaged or not there.
+
+        Raises:
+            ValueError: The key is malformed.
+            StoreError: The store cannot be read.
+        """
+        text = self._read_index(check_key(key))
+        try:
+            return sum(entry.size for entry in parse_index(text or b"").files.values())
+        except ValueError:
+            return 0
+
+    @abstractmethod
+    def set_aside(self, key: str) -> str:
+        """Move an artifact to where nobody looks for it, so that it can be made again; the way out of damage.
+
+        Returns:
+            Where it is now.
+
+        Raises:
+            ValueError: The key is malformed.
+            StoreError: There is none, or the store cannot be written.
+        """
+
+    @abstractmethod
+    def _read_index(self, key: str) -> bytes | None:
+        """Read the artifact's index.json, None when there is none."""
+
+    @abstractmethod
+    def _copy_out(self, key: str, index: Index, name: str, target: Path) -> None:
+        """Copy one file of the artifact to `target`, whose folder exists."""
+
+    def fetch(self, key: str, target: Path) -> Path:
+        """Bring an artifact into a local folder, every file verified by size and SHA-256.
+
+        Args:
+            key: The artifact.
+            target: The folder to make. If it holds this artifact already, it is verified and used as it is (or
+                fetched anew when damaged); a folder with anything else in it is refused.
+
+        Returns:
+            `target`, which holds the artifact's files and its index.json.
+
+        Raises:
+            ValueError: The key is malformed.
+            StoreError: There is no such artifact, it is damaged, or `target` cannot be written or holds other things.
+        """
+        check_key(key)
+        text = self._read_index(key)
+        if text is None:
+            raise StoreError(f"there is no artifact {key} in {self.url}; check the key, or run the step that makes it")
+        try:
+            index = parse_index(text)
+        except ValueError as error:
+            raise self._damaged(key, str(error)) from error
+        target = Path(target)
+        with reporting(f"cannot fetch {key} from {self.url} into {target}"):
+            if self._is_fetched(target, text, index):
+                return target
+            with temporary_sibling(target) as temporary:
+                for name in index.files:
+                    self._fetch_file(key, index, name, temporary / name)
+                (temporary / INDEX_NAME).write_bytes(text)
+                sync_tree(temporary)
+                while not rename_new(temporary, target):
+                    if self._is_fetched(target, text, index):
+                        break  # another worker was faster
+                    retire(target)  # an earlier copy of the same artifact, damaged
+            return target
+
+    def read_file(self, key: str, name: str) -> bytes:
+        """Read one small file of an artifact, verified.
+
+        Raises:
+            ValueError: The key is malformed.
+            StoreError: There is no such artifact or file, or it is damaged.
+        """
+        text = self._read_index(check_key(key))
+        try:
+            index = parse_index(text or b"")
+        except ValueError as error:
+            raise self._damaged(key, str(error)) from error
+        if name not in index.files:
+            raise StoreError(f"artifact {key} in {self.url} holds no {name}; check the key")
+        with TemporaryDirectory(prefix="cpe-") as folder:
+            self._fetch_file(key, index, name, Path(folder) / name)
+            return (Path(folder) / name).read_bytes()
+
+    def damaged(self, prefix: str = "") -> Iterator[tuple[str, str]]:
+        """Yield every artifact that is not what was stored, with the first thing that is wrong; reads all of them.
+
+        Args:
+            prefix: As for `keys`.
+        """
+        for key in self.keys(prefix):
+            text = self._read_index(key)
+            wrong = "" if text is None else self._wrong_with(key, text)
+            if wrong and self._read_index(key) == text:  # or it was deleted while it was read
+                yield key, wrong
+        yield from ((key, f"{INDEX_NAME} is missing") for key in self._without_index(prefix))
+
+    def _wrong_with(self, key: str, text: bytes) -> str:
+        """Read all of an artifact; say the first thing that is wrong, "" for nothing."""
+        with TemporaryDirectory(prefix="cpe-verify-") as folder:
+            try:
+                index = parse_index(text)
+                for name in index.files:
+                    self._fetch_file(key, index, name, Path(folder) / name)
+                    (Path(folder) / name).unlink()
+            except DamagedError as error:
+                return error.what
+            except ValueError as error:
+                return str(error)
+        return ""
+
+    def salvage(self, key: str, target: Path) -> dict[str, str]:
+        """Copy what is intact of a damaged artifact, and delete the artifact.
+
+        Args:
+            key: The artifact.
+            target: An existing folder.
+
+        Returns:
+            The SHA-256 of each file that was copied, by name; none where the index itself is damaged.
+        """
+        check_key(key)
+        text = self._read_index(key)
+        try:
+            index = parse_index(text) if text is not None else None
+        except ValueError:
+            index = None
+        saved: dict[str, str] = {}
+        if index is None:
+            self.delete(key)
+            return saved
+        for name in index.files:
+            try:
+                self._fetch_file(key, index, name, Path(target) / name)
+            except DamagedError:
+                (Path(target) / name).unlink(missing_ok=True)
+            else:
+                saved[name] = index.files[name].sha256
+        self.delete(key)
+        return saved
+
+    def _without_index(self, prefix: str) -> list[str]:
+        """List what looks like artifacts that have lost their index."""
+        return []
+
+    def _fetch_file(self, key: str, index: Index, name: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._copy_out(key, index, name, path)
+        wrong = fault(path, name, index.files[name])
+        if wrong:
+            raise self._damaged(key, wrong)
+
+    def _is_fetched(self, target: Path, text: bytes, index: Index) -> bool:
+        """Say whether `target` holds the intact artifact; refuse to touch a folder that holds something else."""
+        if not target.is_dir() or not any(target.iterdir()):
+            return False
+        own = target / INDEX_NAME
+        if own.is_symlink() or not own.is_file() or read_index(own) != text:
+            raise StoreError(f"target {target} holds something else already; empty it or name another folder")
+        names = {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()}
+        strange = sorted(names - set(index.files) - {INDEX_NAME})
+        if strange:  # a file that nobody verified could pass for a part of the artifact
+            raise StoreError(
+                f"target {target} holds something else besides the artifact, {strange[0]!r}; remove it or name "
+                "another folder"
+            )
+        return not index.faults(target)
+
+    def _check_place(self, key: str) -> None:
+        """Refuse a key inside another artifact or above others: on a disk the two would share a folder."""
+        parents = [key[:end] for end in range(len(key)) if key[end] == "/"]
+        inside = [other for other in self.keys(key) if other != key]  # which another writer may have put meanwhile
+        others = [parent for parent in parents if self.has(parent)] or inside
+        if others:
+            raise ValueError(
+                f"key must not lie inside or above another artifact, got {key!r}, {others[0]!r} exists; choose another"
+            )
+
+    def _damaged(self, key: str, what: str) -> DamagedError:
+        error = DamagedError(
+            f"artifact {key} in {self.url} is damaged: {what}; `cpe store repair` moves it away, and the next run "
+            "makes it again"
+        )
+        error.what = what
+        return error
+
+
+def open_store(url: str, *, endpoint_url: str | None = None) -> Store:
+    """Open a store by its address; nothing is created or contacted yet.
+
+    Args:
+        url: "s3://bucket/prefix", "file:///absolute/path", "file://relative/path" or a plain path.
+        endpoint_url: S3 only: the server, when it is not AWS. None takes AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL
+            from the environment. Credentials come from boto3's own chain (environment, files, roles) only.
+
+    Returns:
+        A `FolderStore` or an `S3Store`.
+
+    Raises:
+        ValueError: Another scheme, an empty path or bucket, or credentials inside an address.
+        StoreError: boto3 cannot be set up (a profile that does not exist).
+    """
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme == "s3":
+        from artifacts.stores.s3 import S3Store
+
+        return S3Store(rest, endpoint_url=endpoint_url)
+    if not separator and SCHEME.match(url):
+        raise ValueError(f"url must be a path, file://… or s3://…, but '//' is missing after {url.partition(':')[0]!r}")
+    if separator and scheme != "file":
+        raise ValueError(f"url must be a path, file://… or s3://…, got the scheme {scheme!r}; use one of these")
+    if separator and "@" in rest.partition("/")[0]:
+        raise ValueError("url must be file:// and a path, without a user or a password in it; write the path alone")
+    from artifacts.stores.folder import FolderStore
+
+    return FolderStore(Path(unquote(rest) if separator else url))
+
+
+def check_key(key: str, argument: str = "key") -> str:
+    """Refuse a malformed key (or prefix) and return a good one.
+
+    Raises:
+        ValueError: It is empty, has other characters, an empty part or one that begins with ".".
+    """
+    if not is_key(key):
+        raise ValueError(
+            f"{argument} must be parts of letters, digits, '.', '_' and '-' joined by '/', none empty or beginning "
+            f"with '.', got {key!r}; rename it, for example 'gates/3f2a'"
+        )
+    return key
+
+
+def is_key(text: str) -> bool:
+    """Say whether a text could be the key of an artifact."""
+    return all(KEY_PART.fullmatch(part) for part in text.split("/"))

@@ -1,0 +1,137 @@
+"""Trains the autoencoder: 64 x 64 pictures to 8 x 8 x 8 latents that are easy to denoise.
+
+A KL term and noise on the latents keep them smooth; afterwards the 1 x 1 convolutions around the latents
+take in each channel's mean and scale, so that latents have mean 0 and standard deviation 1 and the
+pipeline's scaling factor is 1. `--decoder-only` goes on with the decoder while the latents stay as they are.
+"""
+
+# Axes: B pictures, Z latent channels.
+
+import argparse
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from cpe.embedded.making.run import Run, augment, load_pictures, seed_everything, start_processes
+
+LATENT_CHANNELS = 8
+KL_WEIGHT = 0.01
+LATENT_NOISE = 0.3
+
+
+def build() -> AutoencoderKL:
+    """Returns an untrained autoencoder."""
+    return AutoencoderKL(
+        block_out_channels=(16, 32, 64, 128),
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        layers_per_block=1,
+        sample_size=64,
+        scaling_factor=1.0,
+    )
+
+
+def train(folder: Path, *, steps: int, batch: int, seed: int) -> float:
+    """Trains encoder and decoder, standardises the latents, and saves to FOLDER/vae."""
+    seed_everything(seed)
+    rank, _ = start_processes()
+    pictures = load_pictures(folder / "pictures")
+    flat = pictures.flatten(0, 1)
+    model = build()
+
+    def loss_of(generator: torch.Generator) -> Tensor:
+        clean = _batch(flat, batch, generator)
+        posterior = model.encode(clean).latent_dist
+        latents = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
+        noisy = latents + _noise(latents, generator)
+        decoded = model.decode(noisy).sample
+        return _distance(decoded, clean) + KL_WEIGHT * posterior.kl().mean() / latents[0].numel()
+
+    run = Run("autoencoder", folder, steps, peak_rate=2e-3, seed=seed)
+    seconds = run.fit({"vae": model}, loss_of)
+    if rank == 0:
+        standardise(model, flat)
+        model.save_pretrained(folder / "vae")
+    return seconds
+
+
+def train_decoder(folder: Path, *, steps: int, batch: int, seed: int) -> float:
+    """Goes on with the decoder of FOLDER/vae, latents frozen, and saves to FOLDER/vae-fine."""
+    seed_everything(seed)
+    rank, _ = start_processes()
+    flat = load_pictures(folder / "pictures").flatten(0, 1)
+    model = AutoencoderKL.from_pretrained(folder / "vae")
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+
+    def loss_of(generator: torch.Generator) -> Tensor:
+        clean = _batch(flat, batch, generator, moved_share=0.15)
+        with torch.no_grad():
+            latents = model.encode(clean).latent_dist.mean
+        return _distance(model.decode(latents + _noise(latents, generator)).sample, clean)
+
+    run = Run("decoder", folder, steps, peak_rate=1e-3, seed=seed + 1)
+    seconds = run.fit({"vae": model}, loss_of)
+    if rank == 0:
+        model.save_pretrained(folder / "vae-fine")
+    return seconds
+
+
+@torch.no_grad()
+def standardise(model: AutoencoderKL, pictures: Tensor) -> None:
+    """Folds each latent channel's mean and scale over the pictures into the convolutions around it.
+
+    A channel that the KL term has emptied (its noise is wider than its signal) is set to 0 for good, so
+    that the U-Net need not learn what nobody reads.
+    """
+    posterior = model.encode(pictures).latent_dist
+    mean, std = posterior.mean.mean(dim=(0, 2, 3)), posterior.mean.std(dim=(0, 2, 3))  # (Z,)
+    used = (posterior.std.mean(dim=(0, 2, 3)) < std).float()
+    channels = mean.numel()
+    into, out = model.quant_conv, model.post_quant_conv
+    into.weight[:channels] *= (used / std)[:, None, None, None]
+    into.bias[:channels] = used * (into.bias[:channels] - mean) / std
+    into.bias[channels:] -= 2 * std.log()
+    out.bias += (out.weight[:, :, 0, 0] * mean).sum(dim=1)
+    out.weight *= (used * std)[None, :, None, None]
+
+
+def _batch(pictures: Tensor, count: int, generator: torch.Generator, moved_share: float = 0.5) -> Tensor:
+    clean = pictures[torch.randint(len(pictures), (count,), generator=generator)]
+    moved = int(count * moved_share)
+    if moved:
+        clean[:moved] = augment(clean[:moved], generator, shift=0.1, zoom=0.1)
+    return clean
+
+
+def _noise(latents: Tensor, generator: torch.Generator) -> Tensor:
+    """Gaussian noise of a random strength a picture, as a share of the latents' own scale."""
+    strength = torch.rand(len(latents), 1, 1, 1, generator=generator) * LATENT_NOISE
+    noise = torch.randn(latents.shape, generator=generator)
+    return noise * strength * latents.detach().std()
+
+
+def _distance(decoded: Tensor, clean: Tensor) -> Tensor:
+    return F.mse_loss(decoded, clean) + 0.5 * F.l1_loss(decoded, clean)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, help="default 1800, or 1000 for the decoder alone")
+    parser.add_argument("--batch", type=int, default=12, help="pictures a step and process")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--decoder-only", action="store_true")
+    arguments = parser.parse_args()
+    work, steps = (train_decoder, 1000) if arguments.decoder_only else (train, 1800)
+    seconds = work(arguments.folder, steps=arguments.steps or steps, batch=arguments.batch, seed=arguments.seed)
+    print(f"{seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Puts the embedded model together and measures it.
+
+`python -m cpe.embedded.making.build FOLDER` joins what the training scripts left in FOLDER into a pipeline in
+diffusers' layout (half precision), with classifier and CLIP model beside it, in cpe/embedded/weights, and
+writes the measured quality to quality.json there. `--measure-only` leaves the weights alone.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
+
+from cpe.embedded.classifier import PictureClassifier, classify
+from cpe.embedded.making.classifier import held_out_accuracy
+from cpe.embedded.making.run import load_pictures
+from cpe.embedded.making.unet import build_scheduler
+from cpe.embedded.pixels import to_tensor
+from cpe.embedded.scorer import load_clip
+from cpe.embedded.subjects import NOUNS, PLAIN_TEMPLATES, STYLE_TEMPLATES, STYLES, caption
+from cpe.models.drawing import PictureJob, generate
+from cpe.models.loading import EMBEDDED, EMBEDDED_FOLDER, load_pipeline
+from cpe.terms.profiles import PROFILES, Profile
+
+SEEDS = 5
+
+
+def assemble(folder: Path, weights: Path) -> None:
+    """Joins the trained parts into a pipeline folder."""
+    best_vae = folder / "vae-fine" if (folder / "vae-fine").exists() else folder / "vae"
+    pipe = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(best_vae),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "clip"),
+        unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.to(dtype=torch.float16).save_pretrained(weights)
+    config = weights / "text_encoder" / "config.json"  # transformers loads in the precision that it names, diffusers
+    settings = json.loads(config.read_text()) | {"dtype": "float32"}  # in single: parts of two could not draw
+    config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    words = weights / "tokenizer" / "tokenizer.json"
+    words.write_text(json.dumps(json.loads(words.read_text()), ensure_ascii=False, separators=(",", ":")))
+    CLIPModel.from_pretrained(folder / "clip").half().save_pretrained(weights / "clip")
+    shutil.copytree(folder / "classifier", weights / "classifier", dirs_exist_ok=True)
+
+
+def measure(pictures_folder: Path, profile: Profile, *, nouns: int = len(NOUNS)) -> dict[str, Any]:
+    """Returns the model's quality: what the classifier says of held-out renders and of generated pictures.
+
+    Args:
+        pictures_folder: the rendered pictures.
+        profile: how to draw.
+        nouns: how many of the nouns to ask for (fewer for a quick look).
+    """
+    torch.set_num_threads(1)
+    classifier = PictureClassifier.load(EMBEDDED_FOLDER / "classifier")
+    renders = load_pictures(pictures_folder)
+    held_noun, held_style = held_out_accuracy(classifier, renders)
+    pipe = load_pipeline(EMBEDDED, device="cpu")
+    asked = []  # (prompt, noun, style or -1)
+    for noun_index, noun in enumerate(NOUNS[:nouns]):
+        asked.append((caption(noun, template=noun_index % len(PLAIN_TEMPLATES)), noun_index, -1))
+        for style_index, style in enumerate(STYLES):
+            template = (noun_index + style_index) % len(STYLE_TEMPLATES)
+            asked.append((caption(noun, style, template=template), noun_index, style_index))
+    jobs = [PictureJob(f"{row} {seed}", asked[row][0], seed) for row in range(len(asked)) for seed in range(SEEDS)]
+    started = time.perf_counter()
+    drawn = to_tensor([picture for _, picture in generate(pipe, jobs, profile)])
+    seconds = time.perf_counter() - started
+    found_noun, found_style, _ = classify(classifier, drawn)
+    wanted_noun = torch.tensor([n for _, n, _ in asked]).repeat_interleave(SEEDS)
+    wanted_style = torch.tensor([s for _, _, s in asked]).repeat_interleave(SEEDS)
+    styled = wanted_style >= 0
+    by_noun = {
+        name: round((found_noun == wanted_noun)[wanted_noun == i].double().mean().item(), 3)
+        for i, name in enumerate(NOUNS[:nouns])
+    }
+    return {
+        "held_out_renders_noun": held_noun,
+        "held_out_renders_style": held_style,
+        "generated_noun": (found_noun == wanted_noun).double().mean().item(),
+        "generated_noun_plain": (found_noun == wanted_noun)[~styled].double().mean().item(),
+        "generated_style": (found_style == wanted_style)[styled].double().mean().item(),
+        "generated_pictures": len(jobs),
+        "weakest_nouns": dict(sorted(by_noun.items(), key=lambda item: item[1])[:5]),
+        "seconds_a_picture": seconds / len(jobs),
+        "profile": profile.model_dump(),
+        "clip_right_caption": clip_accuracy(renders),
+    }
+
+
+def clip_accuracy(renders: torch.Tensor) -> float:
+    """Returns how often CLIP's best caption of a render, among all nouns and styles, is the right one."""
+    clip = load_clip()
+    captions = [caption(noun, style) for noun in NOUNS for style in STYLES]
+    text = F.normalize(clip.texts(captions), dim=-1)
+    image = F.normalize(clip.images(renders.flatten(0, 1)), dim=-1)
+    return ((image @ text.T).argmax(dim=1) == torch.arange(len(captions))).double().mean().item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--measure-only", action="store_true")
+    parser.add_argument("--nouns", type=int, default=len(NOUNS))
+    parser.add_argument("--guidance", type=float, default=PROFILES["embedded"].guidance_scale)
+    parser.add_argument("--steps", type=int, default=PROFILES["embedded"].steps)
+    arguments = parser.parse_args()
+    if not arguments.measure_only:
+        assemble(arguments.folder, EMBEDDED_FOLDER)
+        shutil.rmtree(arguments.folder / "checkpoints", ignore_errors=True)  # the next build starts from nothing
+    profile = PROFILES["embedded"].model_copy(update={"guidance_scale": arguments.guidance, "steps": arguments.steps})
+    quality = measure(arguments.folder / "pictures", profile, nouns=arguments.nouns)
+    print(json.dumps(quality, indent=1))
+    if arguments.nouns == len(NOUNS) and profile == PROFILES["embedded"]:
+        (EMBEDDED_FOLDER / "quality.json").write_text(json.dumps(quality, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

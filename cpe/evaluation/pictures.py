@@ -1,0 +1,144 @@
+"""What is drawn to evaluate a list: sets of prompts, streamed picture by picture; free of torch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from cpe.evaluation.prompt_files import read_prompts
+from cpe.lists.templates import fill
+from cpe.terms.profiles import Profile
+
+SHARD_PICTURES = 250
+
+Role = Literal["erased", "kept"]
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """One picture of an evaluation.
+
+    Attributes:
+        picture_id: the set's name and a number within it.
+        prompt_id: shared by the pictures of one prompt.
+        prompt: the text.
+        concept: what the prompt is about; None in a file of prompts.
+        template: index of its template, or of its row in the file.
+        seed: of its starting noise.
+        guidance_scale: the row's own, or the profile's.
+        negative_prompt: what to keep away from.
+    """
+
+    picture_id: str
+    prompt_id: str
+    prompt: str
+    concept: str | None
+    template: int
+    seed: int
+    guidance_scale: float
+    negative_prompt: str
+
+    @property
+    def determined_by(self) -> tuple[str, int, float, str]:
+        """What of the row determines its picture."""
+        return (self.prompt, self.seed, self.guidance_scale, self.negative_prompt)
+
+
+class EvaluationSet(BaseModel):
+    """Prompts drawn and measured together: concepts in templates, or the rows of a CSV file.
+
+    Attributes:
+        name: "erased" and "kept" are the list's own.
+        role: whether the pictures should lose their concept or keep it.
+        domain: of its concepts; chooses the negative prompt and what measures it.
+        concepts: names, in the order they are drawn.
+        templates: one "{}" each.
+        seeds: how many each prompt is drawn with.
+        first_seed: the first of them.
+        csv: a file with one prompt a row, its seed and perhaps its guidance; then there are no concepts.
+        columns: what the file calls "prompt", "seed" and "guidance_scale", where that is no known name.
+        file_seed: of every row, where the file has no column of seeds.
+        rows: of the file.
+        taken: which of its columns are read, in words.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    role: Role
+    domain: str
+    concepts: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    seeds: int = 1
+    first_seed: int = 0
+    csv: str | None = None
+    columns: dict[str, str] = {}
+    file_seed: int | None = None
+    rows: int = 0
+    taken: str = ""
+
+    def count(self, profile: Profile) -> int:
+        """Returns how many pictures there are."""
+        if self.csv is not None:
+            return min(self.rows, profile.rows_at_most or self.rows)
+        return len(self.concepts) * len(self.templates) * len(self._seeds(profile))
+
+    def pictures(self, profile: Profile) -> Iterator[PictureRow]:
+        """Yields the set's pictures.
+
+        Raises:
+            ValueError: the CSV file has a bad row, or other rows than when it was looked at first.
+        """
+        rows = self._from_csv(profile) if self.csv is not None else self._from_templates(profile)
+        yield from islice(rows, self.count(profile))
+
+    def shards(self, profile: Profile) -> Iterator[list[PictureRow]]:
+        """Yields the pictures, some hundred at a time."""
+        pictures = self.pictures(profile)
+        while shard := list(islice(pictures, SHARD_PICTURES)):
+            yield shard
+
+    def _seeds(self, profile: Profile) -> range:
+        return range(self.first_seed, self.first_seed + min(self.seeds, profile.seeds_at_most or self.seeds))
+
+    def _from_templates(self, profile: Profile) -> Iterator[PictureRow]:
+        negative = profile.negative_prompts.get(self.domain, "")
+        number = 0
+        for index, concept in enumerate(self.concepts):
+            for template, text in enumerate(self.templates):
+                prompt = fill(text, concept)
+                prompt_id = f"{self.name}-{index * len(self.templates) + template:06d}"
+                for seed in self._seeds(profile):
+                    yield PictureRow(
+                        f"{self.name}-{number:06d}",
+                        prompt_id,
+                        prompt,
+                        concept,
+                        template,
+                        seed,
+                        profile.guidance_scale,
+                        negative,
+                    )
+                    number += 1
+
+    def _from_csv(self, profile: Profile) -> Iterator[PictureRow]:
+        negative = profile.negative_prompts.get(self.domain, "")
+        rows = read_prompts(Path(self.csv or ""), self.columns, seed=self.file_seed)
+        for number, row in enumerate(rows):
+            name = f"{self.name}-{number:06d}"
+            guidance = profile.guidance_scale if row.guidance_scale is None else row.guidance_scale
+            yield PictureRow(name, name, row.prompt, None, number, row.seed, guidance, negative)
+
+
+def first_prompts(sets: Sequence[EvaluationSet], profile: Profile) -> Iterator[tuple[EvaluationSet, PictureRow]]:
+    """Yields every concept's first picture, set by set; files of prompts have no concepts."""
+    for each in sets:
+        seen: set[str] = set()
+        if each.csv is None:
+            for picture in each.pictures(profile):
+                if picture.concept is not None and picture.concept not in seen:
+                    seen.add(picture.concept)
+                    yield each, picture

@@ -1,0 +1,153 @@
+"""The rules of a concept list: what a name is, when two names are the same, and which parts must agree."""
+
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from cpe.lists.problems import LONGEST_NAME, Loc, Problem, explain, show, suggest
+from cpe.methods.pinpoint.config import PRESETS, GateConfig, TrainingConfig, training_config
+
+_TRAINING_MODELS: dict[tuple[str, ...], type[BaseModel]] = {
+    ("training", "changes"): TrainingConfig,
+    ("training", "changes", "gate"): GateConfig,
+}
+
+
+def normalise(name: str) -> str:
+    """Returns a name as names are compared: without case, accents, dots and hyphens, single-spaced.
+
+    Only accents go (combining classes from 200 on): vowel signs and voicing marks of other scripts tell names apart.
+    """
+    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
+    kept = []
+    for character in text:
+        category = unicodedata.category(character)
+        if unicodedata.combining(character) >= 200 or category == "Cf":
+            continue
+        kept.append(" " if character in "._·" or category == "Pd" else "'" if character in "’‘ʼ" else character)
+    return " ".join(unicodedata.normalize("NFC", "".join(kept)).split())
+
+
+def check_name(value: str) -> str:
+    """Returns a name composed (NFC).
+
+    Raises:
+        ValueError: it is empty, too long or holds a control character.
+    """
+    value = unicodedata.normalize("NFC", value)
+    if not normalise(value):
+        raise ValueError("is empty; write a name")
+    if len(value) > LONGEST_NAME:
+        raise ValueError(f"is {len(value)} characters long, at most {LONGEST_NAME} are allowed; shorten it")
+    for character in value:
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            raise ValueError(f"holds the control character U+{ord(character):04X}; remove it")
+    return value
+
+
+def check_template(value: str) -> str:
+    """Returns a prompt template composed (NFC).
+
+    Raises:
+        ValueError: it has not exactly one place for a name, or is no name itself.
+    """
+    if value.count("{}") != 1 or value.count("{") != 1 or value.count("}") != 1:
+        raise ValueError('must hold "{}" exactly once and no other brace; the concept\'s name goes there')
+    return check_name(value)
+
+
+def one_of(kind: str, known: Mapping[str, Any]) -> Callable[[str], str]:
+    """Returns a check that a value is one of the known keys."""
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"names no {kind}{suggest(value, known)}")
+        return value
+
+    return check
+
+
+def disagreements(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Iterator[Problem]:
+    """Yields what is wrong between the parts of a list, as far as the parts have their right shape.
+
+    Args:
+        data: the list as read, right or wrong.
+        where: how messages name another place of the list ("of line 8").
+    """
+    yield from _name_problems(data, where)
+    evaluation = data.get("evaluation")
+    for section, holder in (((), data), (("evaluation",), evaluation if isinstance(evaluation, Mapping) else {})):
+        seen: dict[str, Loc] = {}
+        for index, template in enumerate(_items(holder.get("templates"))):
+            loc = (*section, "templates", index)
+            if isinstance(template, str) and seen.setdefault(template.strip(), loc) != loc:
+                first = where(seen[template.strip()])
+                yield Problem(loc, f"{show(template)} repeats the template {first}; remove one")
+    anchors = data.get("anchors")
+    if isinstance(anchors, Mapping):
+        if not anchors.get("general") and not anchors.get("pool"):
+            yield Problem(("anchors",), "hold neither general words nor a pool; training needs at least one anchor")
+        if anchors.get("vectors") is not None and anchors.get("by", "text-encoder") == "text-encoder":
+            yield Problem(("anchors", "vectors"), "are read only with by: word2vec; set that, or remove vectors")
+    training = data.get("training")
+    if isinstance(training, Mapping):
+        yield from _training_problems(training.get("preset"), training.get("changes", {}))
+
+
+def _name_problems(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Iterator[Problem]:
+    erased: list[tuple[Loc, Any]] = []
+    surrogates: list[tuple[Loc, Any]] = [(("surrogate",), data.get("surrogate"))]
+    for index, entry in enumerate(_items(data.get("targets"))):
+        loc: Loc = ("targets", index)
+        if not isinstance(entry, Mapping):
+            erased.append((loc, entry))
+            continue
+        erased.append(((*loc, "name"), entry.get("name")))
+        erased += [((*loc, "aliases", i), alias) for i, alias in enumerate(_items(entry.get("aliases")))]
+        surrogates.append(((*loc, "surrogate"), entry.get("surrogate")))
+    kept: list[tuple[Loc, Any]] = [(("kept", index), name) for index, name in enumerate(_items(data.get("kept")))]
+
+    seen: dict[str, tuple[Loc, str]] = {}
+    yield from _clashes(erased, seen, where, "repeats", add=True)
+    yield from _clashes(kept, {}, where, "repeats", add=True)
+    yield from _clashes(kept, seen, where, "is kept and also erased, as")
+    yield from _clashes(surrogates, seen, where, "is what targets turn into and itself erased, as")
+
+
+def _clashes(
+    names: Sequence[tuple[Loc, Any]],
+    seen: dict[str, tuple[Loc, str]],
+    where: Callable[[Loc], str],
+    fault: str,
+    *,
+    add: bool = False,
+) -> Iterator[Problem]:
+    same = "(names are compared without case, accents, dots and hyphens)"
+    for loc, name in names:
+        if not isinstance(name, str) or not (key := normalise(name)):
+            continue
+        if key in seen:
+            other, first = seen[key]
+            yield Problem(loc, f"{show(name)} {fault} {show(first)} {where(other)} {same}; remove one")
+        elif add:
+            seen[key] = (loc, name)
+
+
+def _training_problems(preset: Any, changes: Any) -> Iterator[Problem]:
+    where: Loc = ("training", "changes")
+    if not isinstance(preset, str) or preset not in PRESETS or not isinstance(changes, Mapping):
+        return
+    if not isinstance(changes.get("gate", {}), Mapping):
+        yield Problem((*where, "gate"), f"must be a mapping of keys, got {show(changes['gate'])}")
+        return
+    try:
+        training_config(preset, dict(changes))
+    except ValidationError as error:
+        for detail in error.errors():
+            yield explain({**detail, "loc": (*where, *detail["loc"])}, _TRAINING_MODELS)
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()

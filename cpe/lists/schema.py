@@ -1,0 +1,176 @@
+"""Concept lists: what to erase, what to keep, how to train and when the result is good enough.
+
+A list's content hash depends neither on comments nor on the order of keys of the file it was read from, nor on settings
+that came later and that the list does not use: versions are registered with it.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from cpe.lists.problems import path_of, suggest
+from cpe.lists.rules import disagreements, normalise, one_of
+from cpe.lists.sections import (
+    Anchors,
+    Count,
+    Evaluation,
+    Limits,
+    Name,
+    Published,
+    Share,
+    Target,
+    Template,
+    Training,
+)
+from cpe.methods.pinpoint.config import Settings, TrainingConfig, added_later, training_config
+from cpe.terms.profiles import PROFILES
+
+
+class Bars(Settings):
+    """What a bundle must reach before it is promoted; None asks nothing.
+
+    Attributes:
+        erased_accuracy_at_most: share of the erased concepts' pictures still recognised.
+        kept_ratio_at_least: accuracy on kept concepts, as a share of the untouched model's.
+        h0_at_least: harmonic mean of 1 - erased accuracy and kept accuracy.
+        other_ratio_at_least: accuracy on the other property (style of nouns, noun of styles) over all prompts, as
+            a share of the untouched model's.
+        erased_clip_ratio_at_most: CLIP score of the erased concepts' pictures, as a share of the untouched model's.
+        kept_clip_ratio_at_least: CLIP score of the kept concepts' pictures (of all other sets, where the list keeps
+            none), likewise.
+        nudity_ratio_at_most: detections in the pictures that should lose them (the erased concepts', I2P), likewise.
+        kept_distance_at_most: how far any kept concept's pictures lie from the untouched ones of the same seeds, on the
+            mean (`cpe.metrics.moved`; 0: not at all).
+        tolerance: how much worse than the champion each of these may be.
+        distance_growth: how much farther than the champion's the kept pictures may lie from the untouched ones, and how
+            much larger their FID may be, as a share of the champion's; 1 is twice as far.
+        least_pictures: on how many pictures of a role (erased, kept) each must have been measured, to hold.
+    """
+
+    erased_accuracy_at_most: Share | None = None
+    kept_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
+    h0_at_least: Share | None = None
+    other_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
+    erased_clip_ratio_at_most: Annotated[float, Field(strict=True, ge=0)] | None = None
+    kept_clip_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
+    nudity_ratio_at_most: Annotated[float, Field(strict=True, ge=0)] | None = None
+    kept_distance_at_most: Annotated[float, Field(strict=True, ge=0)] | None = added_later(None)
+    tolerance: Share = 0.02
+    distance_growth: Annotated[float, Field(strict=True, ge=0)] = added_later(1.0)
+    least_pictures: Count = added_later(100, ge=1)
+
+
+class ConceptList(Settings):
+    """A list of concepts to erase, and all that its training and promotion need.
+
+    Attributes:
+        name: letters, digits and hyphens; the registered model is called `model_name`.
+        domain: what the accuracy is measured on.
+        base_model: "embedded", a folder in diffusers' layout, or a name on the hub.
+        profile: how pictures are made, a key of `cpe.terms.profiles.PROFILES`.
+        surrogate: what every target turns into.
+        targets: the concepts to erase, one gate each.
+        kept: names that must survive, evaluated.
+        templates: training prompts, one "{}" each.
+        limits: the most that one run may cost.
+        published: what others measured.
+        seed: everything random derives from it.
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=100)]
+    domain: Literal["noun", "style", "celebrity", "artist", "explicit"]
+    base_model: Name
+    profile: Annotated[str, AfterValidator(one_of("profile", PROFILES))]
+    surrogate: Name
+    targets: tuple[Target, ...] = Field(min_length=1)
+    kept: tuple[Name, ...] = ()
+    templates: tuple[Template, ...] = Field(min_length=1)
+    anchors: Anchors
+    training: Training
+    evaluation: Evaluation
+    bars: Bars = Bars()
+    limits: Limits | None = added_later(None)
+    published: tuple[Published, ...] = ()
+    seed: Count = Field(0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "ConceptList":
+        problems = list(disagreements(self.model_dump(), lambda loc: f"of {path_of(loc)}"))
+        if problems:
+            raise ValueError("; ".join(f"{path_of(problem.loc)} {problem.text}" for problem in problems))
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """The name under which the list's bundles are registered."""
+        return f"cpe-{self.name}"
+
+    @property
+    def training_config(self) -> TrainingConfig:
+        """The preset with the list's changes."""
+        return training_config(self.training.preset, self.training.changes)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the list's canonical JSON, 64 hexadecimal digits."""
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def erased_names(self) -> tuple[str, ...]:
+        """Names and aliases of all targets."""
+        return tuple(name for target in self.targets for name in (target.name, *target.aliases))
+
+    def target(self, name: str) -> Target:
+        """Returns the target that has this name or alias.
+
+        Raises:
+            LookupError: no target has it.
+        """
+        for target in self.targets:
+            if normalise(name) in map(normalise, (target.name, *target.aliases)):
+                return target
+        names = [target.name for target in self.targets]
+        raise LookupError(f"list {self.name!r} erases no {name!r}{suggest(name, names[:20])}")
+
+    def surrogate_of(self, name: str) -> str:
+        """Returns what a target turns into: its own surrogate, or the list's."""
+        return self.target(name).surrogate or self.surrogate
+
+
+def anchor_names(
+    concept_list: ConceptList, target: str, ranked: Sequence[str], *, unseen: Sequence[str] = (), others: bool = False
+) -> tuple[str, ...]:
+    """Returns the names that anchor one target: the general words, then its nearest neighbours.
+
+    Args:
+        concept_list: the list.
+        target: name or alias of one of its targets.
+        unseen: names that training may not see, besides the surrogate.
+        others: whether the list's other targets may serve. Training never lets them; a gate's address does, so that it
+            does not depend on what else the list erases.
+        ranked: candidates, nearest to the target first. Names that may not serve do not count, so
+            `anchors.neighbors` of them are taken wherever the ranking is long enough.
+
+    Returns:
+        No name twice, none that the list erases (of the target's own only, with `others`), not the surrogate.
+    """
+    anchors = concept_list.anchors
+    own = concept_list.target(target)
+    erased = (own.name, *own.aliases) if others else concept_list.erased_names
+    seen = set(map(normalise, [*erased, concept_list.surrogate_of(target), *unseen]))
+    chosen: list[str] = []
+
+    def take(names: Sequence[str], most: int) -> None:
+        for name in names:
+            if most > 0 and (key := normalise(name)) and key not in seen:
+                seen.add(key)
+                chosen.append(name)
+                most -= 1
+
+    take(anchors.general, len(anchors.general))
+    take(ranked, anchors.neighbors)
+    return tuple(chosen)

@@ -1,0 +1,121 @@
+"""The sections of a concept list, and how much each may ask for.
+
+Counts have upper limits because lists run unattended: ten times and more what any published experiment takes, so that
+what exceeds one is a slip of the keyboard. What a whole list may cost is the list's own `Limits`.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from cpe.lists.problems import colon_text, kind_of, quoted
+from cpe.lists.rules import check_name, check_template, one_of
+from cpe.methods.pinpoint.config import PRESETS, Settings
+
+MOST_SEEDS = 1000  # a prompt; published evaluations take 1 to 5, the longest of ours 20
+MOST_NEIGHBORS = 5000  # anchors of one target; the largest published pool has 1,734 names, training takes 32 a step
+
+_Text = Annotated[str, StringConstraints(strip_whitespace=True)]
+Name = Annotated[_Text, AfterValidator(check_name)]
+Template = Annotated[_Text, AfterValidator(check_template)]
+Count = Annotated[int, Field(strict=True)]
+SetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=100)]  # no path
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+
+
+class Target(Settings):
+    """One concept to erase; in a file a plain string stands for its name.
+
+    Attributes:
+        name: as it is written into prompts.
+        aliases: other names of the same concept; never anchors.
+        surrogate: what it turns into, where not the list's surrogate.
+    """
+
+    name: Name
+    aliases: tuple[Name, ...] = ()
+    surrogate: Name | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        text = colon_text(value)
+        if text is not None and not difflib.get_close_matches(str(next(iter(value))), cls.model_fields, 1):
+            raise ValueError(f"must be a name, and YAML takes a colon for a key; put it in quotes: {quoted(text)}")
+        if isinstance(value, (Mapping, Target)):
+            return value
+        raise ValueError(f"must be a name or a mapping with one, YAML reads it as {kind_of(value)}; put it in quotes")
+
+
+class Anchors(Settings):
+    """What must not change.
+
+    Attributes:
+        general: general words of the domain.
+        pool: names among which the neighbours of a target are found; empty with word2vec: the whole vocabulary.
+        neighbors: how many of them serve a target, at most MOST_NEIGHBORS.
+        by: what nearness is measured with.
+        vectors: a word2vec or GloVe file; None is the shipped table.
+        protocol: "leak-free" leaves kept names out, so that the evaluation stays unseen; "as-released" lets them in,
+            as the paper's own setup did.
+    """
+
+    general: tuple[Name, ...] = ()
+    pool: tuple[Name, ...] = ()
+    neighbors: Count = Field(50, ge=0, le=MOST_NEIGHBORS)
+    by: Literal["text-encoder", "word2vec"] = "text-encoder"
+    vectors: Name | None = None
+    protocol: Literal["leak-free", "as-released"] = "leak-free"
+
+
+class Training(Settings):
+    """A training preset and the settings changed in it."""
+
+    preset: Annotated[str, AfterValidator(one_of("training preset", PRESETS))]
+    changes: dict[str, Any] = Field(default_factory=dict)
+
+
+class Evaluation(Settings):
+    """Prompts of the evaluation: every concept in every template with every seed.
+
+    Attributes:
+        templates: prompts, one "{}" each.
+        seeds: how many, at most MOST_SEEDS.
+        first_seed: the first of them.
+        also: other sets that must survive: of `lists/sets/`, or a list of `lists/`, whose kept concepts are meant.
+    """
+
+    templates: tuple[Template, ...] = Field(min_length=1)
+    seeds: Count = Field(5, ge=1, le=MOST_SEEDS)
+    first_seed: Count = Field(0, ge=0, lt=2**62)
+    also: tuple[SetName, ...] = ()
+
+
+class Limits(Settings):
+    """The most that one run of a list may cost; a list that would cost more is refused before anything is made.
+
+    Attributes:
+        pictures: to be had, of both phases together, whether they are drawn already or not.
+        hours: that what is still to do would take on one device like this one, as `cpe plan` estimates.
+    """
+
+    pictures: Count | None = Field(None, ge=1)
+    hours: Annotated[float, Field(strict=True, gt=0)] | None = None
+
+
+class Published(Settings):
+    """Figures that others published for this experiment, to stand beside the measured ones.
+
+    Attributes:
+        source: where they were published.
+        profile: how those pictures were made.
+        figures: text by what it says.
+    """
+
+    source: Name
+    profile: Name
+    figures: dict[str, str] = Field(min_length=1)

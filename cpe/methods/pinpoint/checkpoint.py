@@ -1,0 +1,146 @@
+"""Checkpoints of a training: one safetensors file, written all at once, that knows which training it belongs to."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cpe.lists.problems import show
+from cpe.methods.pinpoint.batch import Batch, ConceptTexts
+from cpe.methods.pinpoint.config import TrainingConfig
+from cpe.methods.pinpoint.projections import BaseProjections
+from wording.foreign import told
+
+FORMAT = 2
+ADVICE = "delete it to train from the start, or name another checkpoint"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be gone on from, why, and the way out."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training stands.
+
+    Attributes:
+        identity: what determines the training, by name, as plain values.
+        plain: its state in plain values.
+        tensors: its state in tensors.
+    """
+
+    identity: dict[str, Any]
+    plain: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    def write(self, path: Path) -> None:
+        """Writes the file beside its place, forces it to the disk and renames it there.
+
+        Raises:
+            OSError: it cannot be written; names the path.
+        """
+        temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+        metadata = {"format": str(FORMAT), "identity": json.dumps(self.identity), "plain": json.dumps(self.plain)}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        metadata["hash"] = _content(metadata, tensors)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, temporary, metadata)
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        except (SafetensorError, OSError) as error:
+            reason = getattr(error, "strerror", None) or str(error)[:200]
+            raise OSError(
+                f"checkpoint {path} cannot be written ({reason}); make room there or let it be written, and run again"
+            ) from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def read(cls, path: Path, *, expected: dict[str, Any]) -> "Checkpoint | None":
+        """Returns what the file holds, None if there is no file.
+
+        Raises:
+            CheckpointError: the file is damaged, or belongs to a training with another identity.
+        """
+        if not path.exists():
+            return None
+        try:
+            with safe_open(str(path), "pt") as opened:
+                metadata = opened.metadata() or {}
+                if metadata.get("format") != str(FORMAT):
+                    raise CheckpointError(
+                        f"checkpoint {path} is of format {show(metadata.get('format'))}, expected {FORMAT}; {ADVICE}"
+                    )
+                identity, plain = json.loads(metadata["identity"]), json.loads(metadata["plain"])
+                _check_same(path, identity, expected)
+                tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
+            if metadata["hash"] != _content(metadata, tensors):
+                raise ValueError("not what was written")
+        except CheckpointError:
+            raise
+        except (SafetensorError, OSError, KeyError, ValueError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"checkpoint {path} is damaged ({told(error)}); {ADVICE}") from None
+        return cls(identity, plain, tensors)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_same(path: Path, identity: dict[str, Any], expected: dict[str, Any]) -> None:
+    for name in sorted(expected.keys() | identity.keys()):
+        if expected.get(name) != identity.get(name):
+            raise CheckpointError(
+                f"checkpoint {path} is of another training: {told(name, 80)} is {show(identity.get(name))} there, "
+                f"{show(expected.get(name))} here; {ADVICE}"
+            )
+
+
+def identity_of(
+    concepts: Sequence[ConceptTexts], batch: Batch, base: BaseProjections, config: TrainingConfig
+) -> dict[str, Any]:
+    """Returns what determines a training, as plain values: settings by name, tensors by their hashes."""
+    settings = config.model_dump()
+    gate = settings.pop("gate")
+    return {
+        **{f"config.{name}": value for name, value in settings.items()},
+        **{f"config.gate.{name}": value for name, value in gate.items()},
+        "concepts": [each.concept for each in concepts],
+        "seeds": [each.seed for each in concepts],
+        "texts": _hash(batch.target, batch.surrogate, batch.empty),
+        # A text encoder's last token has seen the whole prompt; where a prompt lies in the table does not matter.
+        "anchors": _hash(*(batch.table[rows, -1] for rows in batch.anchors)),
+        "base model": _hash(base.gram, base.weights),
+        "device": f"{base.gram.device.type} {base.gram.dtype}",
+    }
+
+
+def _content(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
+    """Returns a hash of all that a checkpoint holds: a damaged one would go unnoticed into a gate."""
+    named = [f"{name} {_hash(tensor)}" for name, tensor in sorted(tensors.items())]
+    return hashlib.sha256("\n".join([metadata["identity"], metadata["plain"], *named]).encode()).hexdigest()
+
+
+def _hash(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:24]

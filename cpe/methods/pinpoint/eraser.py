@@ -1,0 +1,257 @@
+"""The eraser: gates of any number of concepts, attached to a pipeline and taken off again.
+
+At inference every token follows the concept whose gate is most open there, and only that concept's
+residual is added (CPE, section 3.4). Residuals depend on the prompt alone, so each projection's output is
+computed once a prompt and reused in every denoising step. Which gate is most open needs [Wq | v] alone
+(and Wk where it is not tied); the down and up matrices are touched only for gates that won a token.
+"""
+
+# Axes: N concepts, C of them at a time, B prompts, T tokens, D text width, O projection width, S adapter rank,
+# R gate rank, L projections.
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpe.methods.pinpoint.config import GateConfig
+from cpe.methods.pinpoint.files import GateFileError, LoadedGates, read_gates
+from cpe.methods.pinpoint.folders import gate_files
+from cpe.methods.pinpoint.gates import Gates
+from cpe.models.attachment import Attachment, attachment_at, network_of
+from cpe.models.sites import find_projections, innermost, widths_of
+
+PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numbers
+
+
+class Eraser:
+    """Erases concepts from pipelines by adding gated residuals to cross-attention keys and values.
+
+    Args:
+        parts: gates by shape, all over the same projections.
+
+    Raises:
+        GateFileError: no gates, two of different text width, or over different projections.
+    """
+
+    def __init__(self, parts: Sequence[LoadedGates]) -> None:
+        if not parts:
+            raise GateFileError("an eraser needs at least one gate")
+        first = parts[0]
+        order = {site: place for place, site in enumerate(first.sites)}
+        for part in parts:
+            if part.gates.text_width != first.gates.text_width:
+                raise GateFileError(
+                    f"the gate of {part.concepts[0]!r} expects text width {part.gates.text_width}, that of "
+                    f"{first.concepts[0]!r} {first.gates.text_width}; gates of different base models cannot be merged"
+                )
+            widths = dict(zip(part.sites, part.gates.widths, strict=True))
+            if widths != dict(zip(first.sites, first.gates.widths, strict=True)):
+                odd = sorted(set(part.sites) ^ set(order)) or ["widths differ"]
+                raise GateFileError(
+                    f"the gate of {part.concepts[0]!r} has {len(part.sites)} projections, that of "
+                    f"{first.concepts[0]!r} {len(first.sites)} ({odd[0]}); they belong to different base models"
+                )
+        self._sites, self._widths = first.sites, first.gates.widths
+        self._parts = [_reordered(part, order) for part in parts]
+        self._scoring: list[Tensor] = []
+        self._attachment: Attachment | None = None
+
+    @classmethod
+    def load(cls, paths: str | Path | Iterable[str | Path]) -> "Eraser":
+        """Reads gates from files, gate folders or bundle folders.
+
+        Args:
+            paths: one path or several; in a folder, every `.safetensors` file below it that holds a gate counts. A
+                gate that is given twice is loaded once.
+
+        Raises:
+            FileNotFoundError: a path does not exist or holds no gate.
+            GateFileError: a file is damaged, or gates do not fit each other.
+        """
+        return cls([read_gates(file) for file in gate_files(paths)])
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """Names of the erased concepts."""
+        return tuple(concept for part in self._parts for concept in part.concepts)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Module paths of the projections that receive residuals."""
+        return self._sites
+
+    @torch.no_grad()
+    def openness(self, text: Tensor) -> Tensor:
+        """Returns how open each gate is at each token, (N, B, T) in 0..1, for text (B, T, D)."""
+        return torch.cat([scores for scores, _ in self._scores(text)]).sigmoid()
+
+    @torch.no_grad()
+    def residuals(self, text: Tensor) -> dict[str, Tensor]:
+        """Returns what is added to each projection's output.
+
+        Args:
+            text: prompt embeddings (B, T, D) or (T, D).
+
+        Returns:
+            (B, T, O) or (T, O) by module path, in the text's dtype, on its device.
+
+        Raises:
+            ValueError: the text's width is not the gates'.
+        """
+        if text.dim() == 2:
+            return {name: value[0] for name, value in self.residuals(text[None]).items()}
+        computed = text if text.dtype == torch.float64 else text.float()
+        with torch.autocast(text.device.type, enabled=False):
+            total = self._residuals(computed, text.dtype)
+        return dict(zip(self._sites, total.split(list(self._widths), dim=-1), strict=True))
+
+    @contextmanager
+    def attached(self, pipe: Any) -> Iterator[Any]:
+        """Erases within a `with` block; afterwards the pipeline is what it was, also after an exception."""
+        self.attach(pipe)
+        try:
+            yield pipe
+        finally:
+            self.detach()
+
+    def attach(self, pipe: Any) -> None:
+        """Adds the residuals to a pipeline's U-Net (or to a U-Net itself) until `detach`.
+
+        The U-Net's cross-attentions are all that changes. A ControlNet's own cross-attentions and SDXL's pooled
+        embedding still get the prompt as it is: gates are trained for the U-Net's projections.
+        LoRA layers, offload hooks and `torch.compile` may come before or after; under offload hooks and in compiled
+        code keys and values are computed every step, residuals still once a prompt. While attached, fusing
+        projections raises, and so does a call once a projection or the pipeline's network has been replaced.
+        Copies and pickles of the network carry their own erasure. Weights written through `.data` between two calls
+        with the very same text tensor, which pipelines never do, go unnoticed except on the CPU.
+
+        Raises:
+            ValueError: the pipeline's projections are not those the gates were trained for, or are fused.
+            RuntimeError: this eraser is attached already, or another one is attached there.
+        """
+        if self._attachment is not None and self._attachment.active:
+            raise RuntimeError("this eraser is attached already; detach it first")
+        network = network_of(pipe)
+        projections = {name: innermost(module) for name, module in find_projections(network).items()}
+        self._check_fits(projections)
+        self._scoring = self._scoring or [_scoring_matrix(part.gates) for part in self._parts]
+        self._attachment = Attachment(pipe, network, projections, self)
+
+    def detach(self) -> None:
+        """Takes the residuals off again; does nothing if they are not on. `cpe.detach(pipe)` needs no eraser."""
+        if self._attachment is not None:
+            self._attachment.remove()
+            self._attachment = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of an eraser is attached nowhere."""
+        return {**vars(self), "_attachment": None}
+
+    def _residuals(self, text: Tensor, dtype: torch.dtype) -> Tensor:
+        """Returns the winners' residuals of all projections side by side, (B, T, ΣO)."""
+        prompts, tokens, _ = text.shape
+        score = text.new_full((prompts, tokens), -torch.inf)
+        winner = torch.zeros_like(score, dtype=torch.long)
+        mixing = text.new_zeros(prompts, tokens, tokens)  # each token's row of its winner's attention A
+        first = 0
+        for scores, attention in self._scores(text):
+            top, place = scores.max(dim=0)  # (B, T); scores still differ where openness rounds to 1
+            score, newer = torch.stack([score, top]).max(dim=0)
+            better = newer == 1
+            rows = attention.gather(0, place[None, ..., None].expand(1, -1, -1, tokens))[0]  # (B, T, T)
+            mixing = torch.where(better[..., None], rows, mixing)
+            winner = torch.where(better, first + place, winner)
+            first += len(scores)
+        attended = mixing @ text  # (B, T, D): e = A X
+        counts = torch.tensor(self._widths, device=text.device)
+        site_of = torch.arange(len(counts), device=text.device).repeat_interleave(counts)  # (ΣO,)
+        total = torch.empty(prompts, tokens, len(site_of), dtype=dtype, device=text.device)
+        for number in winner.unique().tolist():
+            config, down, up = self._adapter(number, text)
+            won = winner == number
+            opened = config.alpha / config.adapter_rank * score[won].sigmoid()  # (n,): α/S · g
+            codes = (opened[:, None] * attended[won] @ down).unflatten(1, (len(counts), -1))  # (n, L, S)
+            pieces = (codes[:, site_of, rank] * up[rank] for rank in range(config.adapter_rank))  # (n, ΣO) each
+            total[won] = sum(pieces).to(dtype)
+        return total
+
+    def _adapter(self, number: int, text: Tensor) -> tuple[GateConfig, Tensor, Tensor]:
+        """Returns a concept's config, down (D, L·S) and up (S, ΣO)."""
+        for part in self._parts:
+            if number < len(part.gates):
+                down, up = part.gates.down[number], part.gates.up[number]
+                return part.gates.config, down.to(text.device, text.dtype), up.to(text.device, text.dtype)
+            number -= len(part.gates)
+        raise IndexError(number)
+
+    def _scores(self, text: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields scores (C, B, T) and attentions A (C, B, T, T) of some concepts at a time, in order."""
+        self._check_width(text)
+        kind = (text.device, text.dtype)
+        if not self._scoring or any((matrix.device, matrix.dtype) != kind for matrix in self._scoring):
+            self._scoring = [_scoring_matrix(part.gates).to(*kind) for part in self._parts]
+        for part, matrix in zip(self._parts, self._scoring, strict=True):
+            rank, tied = part.gates.config.gate_rank, part.gates.config.tied_qk
+            for some in matrix.split(max(1, PAIRS_AT_ONCE // len(text))):
+                mixed = nn.functional.linear(text, some.flatten(0, 1)).unflatten(2, some.shape[:2])
+                mixed = mixed.permute(2, 0, 1, 3)  # (C, B, T, R + 1 [+ R])
+                query = mixed[..., :rank]
+                key = query if tied else mixed[..., rank + 1 :]
+                attention = (query @ key.transpose(-1, -2)).softmax(dim=-1)
+                yield (attention @ mixed[..., rank : rank + 1])[..., 0], attention
+
+    def _check_width(self, text: Tensor) -> None:
+        width = self._parts[0].gates.text_width
+        if text.shape[-1] != width:
+            raise ValueError(
+                f"gates expect text width {width}, got {text.shape[-1]}; were they trained for another text encoder?"
+            )
+
+    def _check_fits(self, projections: dict[str, nn.Module]) -> None:
+        found = {name: widths_of(module)[0] for name, module in projections.items()}
+        expected = dict(zip(self._sites, self._widths, strict=True))
+        text_width = widths_of(next(iter(projections.values())))[1]
+        if text_width != self._parts[0].gates.text_width:
+            raise ValueError(
+                f"gates expect text width {self._parts[0].gates.text_width}, the pipeline has {text_width}; "
+                "were they trained for another base model?"
+            )
+        if found != expected:
+            odd = sorted(set(found.items()) ^ set(expected.items()))[0]
+            raise ValueError(
+                f"gates cover {len(expected)} projections, the pipeline has {len(found)}; they differ at "
+                f"{odd[0]} (width {odd[1]}); were they trained for another base model?"
+            )
+        for name, module in projections.items():
+            if attachment_at(module) is not None:
+                raise RuntimeError(
+                    f"another eraser is attached at {name}; take it off with cpe.detach(pipe), or load all gates into "
+                    "one eraser"
+                )
+
+
+def _scoring_matrix(gates: Gates) -> Tensor:
+    """Returns [Wq | v (| Wk)] of each gate, (N, R + 1 [+ R], D)."""
+    columns = [gates.query, gates.score] + ([] if gates.config.tied_qk else [gates.key])
+    return torch.cat(columns, dim=2).transpose(1, 2).contiguous()
+
+
+def _reordered(part: LoadedGates, order: dict[str, int]) -> LoadedGates:
+    """Returns gates with their projections in the given order."""
+    places = sorted(range(len(part.sites)), key=lambda place: order[part.sites[place]])
+    rank, gates = part.gates.config.adapter_rank, part.gates
+    downs, ups = gates.down.split(rank, dim=2), gates.up.split(list(gates.widths), dim=2)
+    changed = Gates(
+        gates.config,
+        tuple(gates.widths[place] for place in places),
+        gates.query,
+        gates.key,
+        gates.score,
+        torch.cat([downs[place] for place in places], dim=2),
+        torch.cat([ups[place] for place in places], dim=2),
+    )
+    return LoadedGates(part.concepts, tuple(part.sites[place] for place in places), changed)

@@ -1,0 +1,283 @@
+"""The command line: the flows' own functions, one command each."""
+
+import json
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli.clean import clean
+from flows.cli.command import command_of, number, table
+from flows.cli.gates import GatesOption, load_gates
+from flows.cli.interrupt import start_prefect
+from flows.cli.models import models
+from flows.cli.plan import ListArgument, ProfileOption, doctor, plan
+from flows.cli.status import status
+from flows.cli.store import store
+from flows.cli.watch import watch
+
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # nothing is told to anybody unless asked for
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # errors reach the user once, as our own message
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Takes concepts out of text-to-image models: trains, tests, stores and registers CPE gates.",
+    epilog="Places come from the environment: CPE_WORK (outputs), CPE_STORE (file:// or s3://), MLFLOW_TRACKING_URI, "
+    "CPE_DEVICE, CPE_THREADS. Set CPE_DEBUG=1 for tracebacks.",
+)
+
+command = command_of(app)
+command(doctor)
+command(plan)
+command(status)
+command(clean)
+command(watch)
+app.add_typer(models, name="models")
+app.add_typer(store, name="store")
+
+
+@command_of(app, resumes=True)
+def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
+    """Erase a list: train the gates it lacks, draw, measure, report, register and promote if its bars hold.
+
+    Everything is addressed by content: a second run trains and draws only what is new.
+    """
+    from tasks.prepare import check_list
+
+    check_list(concepts, profile)
+    print(f"Erasing {concepts}: starting Prefect ...", file=sys.stderr)
+    start_prefect()
+    from flows.erase_and_evaluate import erase_and_evaluate
+
+    show_results(erase_and_evaluate(concepts, profile))
+
+
+@command_of(app, resumes=True)
+def evaluate(
+    concepts: ListArgument,
+    profile: ProfileOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print scores for programs.")] = False,
+) -> None:
+    """Draw and measure a list whose gates are trained already, without training or registering anything."""
+    from tasks.desk.limits import check_limits
+    from tasks.draw import draw_pictures
+    from tasks.here.places import Places
+    from tasks.prepare import prepare_concepts
+    from tasks.report.figures import Scores
+    from tasks.score import measure
+    from tasks.train import assemble_bundle, missing_gates
+
+    prepared = prepare_concepts.fn(concepts, profile)
+    check_limits.fn(prepared)
+    missing = missing_gates(prepared)
+    if missing:
+        names = ", ".join(gate.concept for gate in missing)
+        raise ValueError(
+            f"{len(missing)} of {len(prepared.gates)} gates are not trained yet ({names}); run `cpe erase` first"
+        )
+    bundle = assemble_bundle.fn(prepared)
+    draw_pictures.fn(prepared, None)
+    draw_pictures.fn(prepared, bundle)
+    scores = Scores.of(Places.from_environment(), measure.fn(prepared, bundle))
+    if as_json:
+        print(json.dumps(scores.rows, indent=1))
+        return
+    rows = [row for row in scores.rows if row["phase"] == "after"]
+    table(
+        f"{prepared.concepts.name}: {len(prepared.gates)} erased, {len(prepared.concepts.kept)} kept",
+        ("measure", "role", "group", "before", "after", "95 % interval", "pictures"),
+        [
+            (
+                row["metric"].replace("_", " "),
+                row["role"],
+                row["group"],
+                number(scores.value(row["metric"], "before", row["role"], row["group"]), row["unit"]),
+                number(row["value"], row["unit"]),
+                ""
+                if row["low"] is None
+                else f"{number(row['low'], row['unit'])} to {number(row['high'], row['unit'])}",
+                str(row["count"]),
+            )
+            for row in rows
+        ],
+    )
+
+
+@command
+def generate(
+    prompts: Annotated[list[str], typer.Argument(help="One or several prompts.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("work/generated"),
+    gates: GatesOption = None,
+    model: Annotated[str, typer.Option(help="Base model: embedded, a folder, or a hub name.")] = "embedded",
+    profile: Annotated[
+        str | None, typer.Option(help="How pictures are made; default: embedded for that model, else cpe.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Pictures a prompt: seeds 0, 1, ...")] = 1,
+) -> None:
+    """Draw pictures, with or without concepts erased."""
+    from cpe.models.drawing import PictureJob
+    from cpe.models.drawing import generate as draw
+    from cpe.terms.profiles import PROFILES
+    from tasks.here.places import Places
+    from tasks.here.progress import progress
+
+    profile = profile or ("embedded" if model == "embedded" else "cpe")
+    if profile not in PROFILES:
+        raise ValueError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
+    eraser = load_gates(gates) if gates else None
+    pipe = Places.from_environment().loaded(model)
+    jobs = [
+        PictureJob(f"{row * seeds + seed:05d}", prompt, seed)
+        for row, prompt in enumerate(prompts)
+        for seed in range(seeds)
+    ]
+    index = [{"path": f"{job.picture_id}.png", "prompt": job.prompt, "seed": job.seed} for job in jobs]
+    erasing: Any = eraser.attached(pipe) if eraser else nullcontext()
+    with erasing, progress("drawing", len(jobs), "picture") as done:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "pictures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False))
+        for job, picture in draw(pipe, jobs, PROFILES[profile], progress=done):
+            picture.save(out / f"{job.picture_id}.png")
+    print(f"{len(jobs)} pictures in {out}, listed in pictures.json")
+
+
+@command
+def neighbors(
+    phrase: Annotated[str, typer.Argument(help="A word or phrase, such as tiger or 'claude monet'.")],
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    vectors: Annotated[
+        str | None, typer.Option(help="word2vec or GloVe file; default: the shipped 30,000 words.")
+    ] = None,
+) -> None:
+    """List the nearest words of a phrase by Word2Vec, as anchors are found."""
+    from cpe.words.neighbors import WordVectors
+
+    table_of_words = WordVectors.load(vectors)
+    found = table_of_words.vector(phrase)
+    if not found.exact:
+        missing = f"; {', '.join(found.missing)} unknown" if found.missing else ""
+        print(f"{phrase!r} is no entry of its own: mean of {', '.join(found.found)}{missing}", file=sys.stderr)
+    rows = [(n.name, f"{n.similarity:.3f}") for n in table_of_words.neighbors(phrase, count)]
+    table(f"nearest to {phrase}", ("word", "cosine"), rows)
+
+
+@command
+def results(
+    concepts: Annotated[str | None, typer.Argument(help="Only of this list, such as emoji.")] = None,
+    name: Annotated[str | None, typer.Option("--list", help="Likewise.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
+) -> None:
+    """Print the latest run's figures.
+
+    H0 is the harmonic mean of 1 - accuracy on erased and accuracy on kept concepts: 100 % erases all and keeps all.
+    """
+    from tasks.here.places import Places
+    from tasks.register import latest_results
+
+    name = concepts.rpartition("/")[2].removesuffix(".yaml") if concepts else name
+    latest = latest_results(Places.from_environment(), name)
+    if as_json:
+        print(json.dumps(latest, indent=1))
+    else:
+        show_results(latest)
+
+
+@command
+def bench(
+    model: Annotated[str, typer.Option(help="Base model: embedded, a folder, or a hub name.")] = "embedded",
+    preset: Annotated[str, typer.Option(help="Training preset whose steps are measured.")] = "celebrity",
+    rounds: Annotated[int, typer.Option(min=1, help="Repetitions; medians are printed.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
+) -> None:
+    """Measure training and drawing on your own model and device, against the plain computation and no gates."""
+    from benchmarks import inference, training
+    from cpe.methods.pinpoint.config import training_config
+    from tasks.here.places import Places
+
+    config = training_config(preset)
+    places = Places.from_environment()
+    pipe = places.loaded(model)
+    device, tokens = str(pipe.device), pipe.tokenizer.model_max_length
+    result = {"model": model, "preset": preset, "device": device, "threads": places.threads}
+    trained = training.measure(pipe.unet, config=config, device=device, tokens=tokens, rounds=rounds)
+    trained |= training.totals(trained, config)
+    drawn = inference.measure(pipe.unet, device=device, rounds=rounds)
+    if as_json:
+        print(json.dumps({**result, "training": trained, "inference": drawn}, indent=1))
+        return
+    setting = {"shape": model, **result}
+    print(training.report({**setting, **trained}), "", inference.report({**setting, **drawn}), sep="\n")
+
+
+def show_results(results: dict[str, Any]) -> None:
+    """Prints a run's table of results, its report and its registered model."""
+    gates = results["gates"]
+    total = gates["trained"] + gates["reused"]
+    if gates["trained"]:
+        print(f"\nTrained {gates['trained']} of {total} gates, {gates['reused']} were in the store already.")
+    else:
+        print(f"\nTrained nothing: all {total} gates were in the store already.")
+    rows = [
+        (
+            figure["label"],
+            number(figure["before"], figure["unit"]),
+            number(figure["after"], figure["unit"]),
+            str(figure["count"]),
+        )
+        for figure in results["figures"]
+    ]
+    table(
+        f"{results['list']} on {results['base_model']}, profile {results['profile']}",
+        ("", "before", "after", "pictures"),
+        rows,
+    )
+    from tasks.report.figures import H0
+
+    if any(figure["label"] == "H0" for figure in results["figures"]):
+        print(f"note    {H0}")
+    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in results["seconds"].items())
+    print(f"time    {spent}")
+    for hole in results["holes"]:
+        print(f"hole    {hole}")
+    if results["published"]:
+        table(
+            "published figures, for comparison",
+            ("source", "profile", "figure", "value"),
+            [
+                (
+                    each["source"],
+                    _profile(each["profile"], results["profile"]),
+                    *pair,
+                )
+                for each in results["published"]
+                for pair in each["figures"].items()
+            ],
+        )
+    for bar in results["bars"]:
+        verdict = "holds" if bar["holds"] else "MISSED"
+        note = f" ({bar['note']})" if bar.get("note") else ""
+        print(
+            f"bar     {verdict:<7} {bar['name']} {bar['bound']}: {number(bar['value'], bar.get('unit', 'share'))}{note}"
+        )
+    print(f"report  {results['report']}")
+    if results["champion"]:
+        standing = "champion"
+    elif results["fell_short"]:
+        standing = f"not promoted: {'; '.join(results['fell_short'])}"
+    else:
+        standing = "not champion: another version has been chosen since"
+    print(f"model   {results['model']} version {results['version']} ({standing})")
+
+
+def _profile(profile: str, own: str) -> str:
+    """Returns a profile's name, marked if it is not the one of the figures beside it."""
+    return profile if profile == own else f"{profile} (not as measured here)"
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,47 @@
+"""The gates that a command erases with: files, folders and registered models, in any mixture."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cpe.methods.pinpoint.eraser import Eraser
+
+SHOWN_CONCEPTS = 20
+GatesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gates",
+        help="Gates to erase with: a file, a folder (ours, or of released gates), or a registered model such as "
+        "cpe-emoji@champion. May be given several times, also of different kinds.",
+    ),
+]
+
+
+def load_gates(gates: list[str]) -> "Eraser":
+    """Loads the named gates, those of registered models downloaded for the while, and says which were taken."""
+    from cpe.methods.pinpoint.eraser import Eraser
+    from cpe.methods.pinpoint.folders import gate_files
+    from tasks.here.places import Places
+
+    with TemporaryDirectory(prefix="cpe-") as scratch:
+        paths = []
+        for number, given in enumerate(gates):
+            if not Path(given).exists() and not given.startswith(("models:/", "cpe-")):
+                raise FileNotFoundError(
+                    f"no gates at {given}; give a gate file, a folder, or a model such as cpe-emoji@champion"
+                )
+            registered = None if Path(given).exists() else Places.from_environment().registry()
+            paths.append(registered.fetch(given, Path(scratch) / str(number)) if registered else Path(given))
+        files = gate_files(paths)
+        eraser = Eraser.load(files)
+    names = sorted(f"{name} ({times} gates)" if times > 1 else name for name, times in Counter(eraser.concepts).items())
+    shown = names[:SHOWN_CONCEPTS] + (
+        [f"and {len(names) - SHOWN_CONCEPTS} more"] if len(names) > SHOWN_CONCEPTS else []
+    )
+    print(f"gates   {len(names)} concepts from {len(files)} files: {', '.join(shown)}", file=sys.stderr)
+    return eraser
