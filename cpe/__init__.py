@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from cpe.methods.pinpoint.projections import BaseProjections as BaseProjections
     from cpe.methods.pinpoint.training import train as train
     from cpe.models.attachment import detach as detach
-    from cpe.models.loading import encode_prompts as encode_prompts
     from cpe.models.loading import load_pipeline as load_pipeline
+    from cpe.models.text import encode_prompts as encode_prompts
 
 _PUBLIC = {
     "BaseProjections": "cpe.methods.pinpoint.projections",

@@ -187,6 +187,6 @@ def _identity(places: Places) -> Observer:
 
 
 def _nudity(plan: Plan) -> Observer:
-    from cpe.metrics.nudity import NudityObserver
+    from cpe.observers.nudity import NudityObserver
 
     return NudityObserver.open(threshold=plan.profile.nudity_threshold, classes=plan.profile.nudity_classes)

@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict
 from artifacts.hashing import content_hash
 from cpe.evaluation.pictures import EvaluationSet
 from cpe.evaluation.sets import check_pictures, evaluation_sets
-from cpe.lists.problems import suggest
+from cpe.lists.anchors import anchor_names
 from cpe.lists.reading import ConceptListError, load_only_list, read_mapping
-from cpe.lists.schema import ConceptList, anchor_names
+from cpe.lists.schema import ConceptList
 from cpe.lists.templates import fill
+from cpe.terms.names import suggest
 from cpe.terms.profiles import PROFILES, Profile
 from tasks.here.places import Places
 from tasks.here.progress import progress
@@ -131,7 +132,8 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
         concepts: a path, or a name in `lists/`.
         profile: how pictures are made, in place of the list's own profile.
     """
-    from cpe.models.loading import fingerprint, text_fingerprint, unread_names
+    from cpe.models.fingerprints import fingerprint, text_fingerprint
+    from cpe.models.text import unread_names
 
     places = Places.from_environment()
     path = find_list(concepts)
@@ -284,7 +286,7 @@ def embedding_cache(places: Places, text_fingerprint: str) -> "EmbeddingCache":
 
 def _embedded(cache: "EmbeddingCache", prompts: Sequence[str], loaded: Callable[[], Any]) -> tuple[dict[str, int], Any]:
     """Returns each prompt's row and the table of rows; `loaded` gives the pipeline if something is missing."""
-    from cpe.models.loading import encode_prompts
+    from cpe.models.text import encode_prompts
 
     missing = cache.missing(prompts)
     if missing:

@@ -15,12 +15,12 @@ from prefect import task
 from artifacts.disk import write_whole
 from artifacts.hashing import folder_hash
 from artifacts.registry.registry import FILES_HASH, STORE
+from tasks.figures import Scores, accuracy_metric, as_results, figures
 from tasks.here.places import Places
 from tasks.prepare import Plan
 from tasks.promotion.bars import judge
 from tasks.promotion.verdict import verdict
-from tasks.report.figures import Scores, accuracy_metric, as_results, figures
-from tasks.report.show import show_results
+from tasks.show import show_results
 from tasks.watch.standing import AGAINST, FELL_SHORT, FINISHED, RESULT, against
 
 LONGEST_NAMES = 2000  # characters of erased concepts' names in a tag

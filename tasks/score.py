@@ -181,7 +181,7 @@ def _openness(places: Places, plan: Plan, bundle: str) -> list[dict[str, Any]]:
     import torch
 
     from cpe.methods.pinpoint.eraser import Eraser
-    from cpe.models.loading import encode_prompts, token_words
+    from cpe.models.text import encode_prompts, token_words
 
     pipe = places.loaded(plan.concepts.base_model)
     eraser = Eraser.load(gates_of_bundle(places, bundle))

@@ -39,7 +39,7 @@ def plan_training(plan: Plan, part: int = 0, parts: int = 1) -> list[list[str]]:
         part: of the list's gates, from 0: every `parts`-th one.
         parts: how many workers share the training.
     """
-    from cpe.models.loading import chunks
+    from cpe.terms.chunks import chunks
 
     mine = {gate.concept for gate in plan.gates[part::parts]}
     by_names: dict[int, list[str]] = {}  # gates that train together need the same number of prompts

@@ -13,7 +13,8 @@ import yaml
 from test_workers import LITTLE
 
 from artifacts.stores.claims import claimed
-from artifacts.stores.store import Store, open_store
+from artifacts.stores.opening import open_store
+from artifacts.stores.store import Store
 
 FAST = {"renew_s": 0.2, "patience_s": 2.0, "poll_s": 0.05}
 

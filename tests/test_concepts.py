@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from cpe.lists.anchors import anchor_names
 from cpe.lists.reading import LARGEST_FILE_BYTES, ConceptListError, load_list, parse_list
-from cpe.lists.schema import ConceptList, Target, anchor_names, normalise
+from cpe.lists.schema import ConceptList, Target, normalise
 from cpe.methods.pinpoint.config import training_config
 
 LIST = """\

@@ -19,7 +19,7 @@ from test_stack import free_ports
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from artifacts.stores.store import open_store
+from artifacts.stores.opening import open_store
 from stack.control import Stack
 from stack.settings import Keys, Settings
 from tasks.desk.doctor import Check, examine

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from cpe.models.embeddings import INDEX_NAME, ROWS_NAME, EmbeddingCache, EmbeddingError
-from cpe.models.loading import encode_prompts
+from cpe.models.text import encode_prompts
 
 TOKENS, WIDTH = 5, 6
 PROMPTS = [f"a picture of thing {number}" for number in range(20)]

@@ -16,7 +16,8 @@ from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
 from cpe.methods.pinpoint.files import GateFileError, LoadedGates, metadata_of, read_gates, to_tensors
 from cpe.methods.pinpoint.projections import find_projections
-from cpe.models.loading import encode_prompts, prompt_cache
+from cpe.models.loading import prompt_cache
+from cpe.models.text import encode_prompts
 
 
 @pytest.fixture(scope="module")

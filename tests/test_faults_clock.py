@@ -13,7 +13,7 @@ import yaml
 from faults import LIST, Runner, clean_environment, copied_database, made, registered, wait_for
 from faults_servers import shared
 
-from artifacts.stores.store import open_store
+from artifacts.stores.opening import open_store
 
 CLOCK = """
 #define _GNU_SOURCE

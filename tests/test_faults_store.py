@@ -17,7 +17,7 @@ from faults_servers import ACCESS_DENIED, INSUFFICIENT_STORAGE, QUOTA_EXCEEDED, 
 from moto.server import ThreadedMotoServer
 from safetensors.torch import load_file
 
-from artifacts.stores.store import open_store
+from artifacts.stores.opening import open_store
 
 MOST_ONCE = {"prompt", "step", "picture", "seen", "stored"}
 SECRET = "not-the-right-secret"

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from cpe.lists.schema import Bars
+from tasks.figures import Scores, figures
 from tasks.promotion.bars import judge
-from tasks.report.figures import Scores, figures
 
 
 def row(metric, phase, role, value, group="all", unit="share", count=100):

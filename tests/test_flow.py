@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 
 from artifacts.hashing import folder_hash
 from artifacts.registry.registry import FILES_HASH, Registry, RegistryError
-from artifacts.stores.store import open_store
+from artifacts.stores.opening import open_store
 from artifacts.tables import IMAGES, PICTURES, SCORES, read_table
 from cpe.embedded.pixels import to_tensor
 from cpe.methods.pinpoint.eraser import Eraser
-from cpe.models.loading import encode_prompts, load_pipeline
+from cpe.models.loading import load_pipeline
+from cpe.models.text import encode_prompts
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
 from tasks.draw import draw_pictures, shards
@@ -284,7 +285,7 @@ def test_what_was_looked_at_is_not_looked_at_again(workplace, monkeypatch):
     for scores in (places.work / "store" / "scores").iterdir():
         if scores.is_dir() and not scores.name.startswith("."):
             shutil.rmtree(scores)
-    from tasks.report.figures import Scores
+    from tasks.figures import Scores
     from tasks.score import measure
 
     again = Scores.of(places, measure.fn(plan, plan.bundle))

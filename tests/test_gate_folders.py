@@ -13,7 +13,8 @@ from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
 from cpe.methods.pinpoint.files import GateFileError, metadata_of, to_tensors
 from cpe.methods.pinpoint.folders import gate_files
-from cpe.models.loading import encode_prompts, load_pipeline
+from cpe.models.loading import load_pipeline
+from cpe.models.text import encode_prompts
 from cpe.terms.profiles import PROFILES
 from flows.cli.app import app
 from tasks.here.places import Places

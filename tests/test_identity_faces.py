@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from cpe.metrics.people import NO_FACE
 from cpe.observers.base import Missing
 from cpe.observers.faces import LONGEST_PX, WIDTH, FaceClassifier, FaceObserver
+from cpe.observers.people import NO_FACE
 
 
 class Colours:

@@ -25,17 +25,9 @@ from cpe.embedded.scorer import load_clip
 from cpe.embedded.subjects import NOUNS, STYLES, all_captions, caption
 from cpe.methods.pinpoint.projections import find_projections
 from cpe.models.drawing import PictureJob, generate
-from cpe.models.loading import (
-    EMBEDDED_FOLDER,
-    ModelError,
-    encode_prompts,
-    fingerprint,
-    load_pipeline,
-    text_fingerprint,
-    token_ids,
-    token_words,
-    unread_names,
-)
+from cpe.models.fingerprints import fingerprint, text_fingerprint
+from cpe.models.loading import EMBEDDED_FOLDER, ModelError, load_pipeline
+from cpe.models.text import encode_prompts, token_ids, token_words, unread_names
 from cpe.terms.profiles import PROFILES
 
 

@@ -11,9 +11,9 @@ from cpe.embedded.observers import EmbeddedClassifier, EmbeddedClip
 from cpe.lists.schema import Bars
 from cpe.metrics.moved import ALIKE_DB, Mover, psnr
 from cpe.models.loading import load_pipeline
+from tasks.figures import Scores
 from tasks.promotion.bars import distances, judge
 from tasks.promotion.verdict import _farther, _paired
-from tasks.report.figures import Scores
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from cpe.metrics.nudity import CLASSES, EXPOSED, INSTALL, THRESHOLD, NudityObserver, nudity_scores
+from cpe.metrics.nudity import CLASSES, EXPOSED, nudity_scores
 from cpe.metrics.score import Score, mean_score
 from cpe.observers.base import Missing
+from cpe.observers.nudity import INSTALL, THRESHOLD, NudityObserver
 
 
 class Scripted:

@@ -5,7 +5,8 @@ import torch
 import yaml
 
 import cpe.models.loading
-from cpe.models.loading import encode_prompts, load_pipeline
+from cpe.models.loading import load_pipeline
+from cpe.models.text import encode_prompts
 from cpe.words.by_embedding import rank_by_embedding
 from tasks.here.places import Places
 from tasks.prepare import embedding_cache, encode_concepts, load_embeddings, prepare_concepts

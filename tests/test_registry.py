@@ -14,7 +14,7 @@ import pytest
 from artifacts.hashing import folder_hash
 from artifacts.kinds.bundle import write_manifest
 from artifacts.registry.registry import FILES_HASH, ModelVersion, Registry, RegistryError, fetch
-from artifacts.stores.store import open_store
+from artifacts.stores.opening import open_store
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from artifacts.hashing import file_hash
 from artifacts.stores.folder import FolderStore
 from artifacts.stores.index import INDEX_NAME, LARGEST_INDEX_BYTES, FileEntry, Index, parse_index
+from artifacts.stores.opening import open_store
 from artifacts.stores.s3 import S3Store
-from artifacts.stores.store import Store, StoreError, open_store
+from artifacts.stores.store import Store, StoreError
 
 KEY = "gates/3f2a"
 

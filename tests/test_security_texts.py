@@ -23,8 +23,9 @@ from artifacts.registry.registry import Registry, RegistryError
 from artifacts.report.html import render_report
 from artifacts.report.page import Report
 from artifacts.stores.folder import FolderStore
+from artifacts.stores.opening import open_store
 from artifacts.stores.s3 import CONFIG, Config, S3Store
-from artifacts.stores.store import StoreError, open_store
+from artifacts.stores.store import StoreError
 from flows.cli.app import app
 
 KEY = "gates/3f2a"

@@ -16,8 +16,9 @@ import artifacts.stores.folder
 from artifacts.hashing import content_hash, file_hash, folder_hash
 from artifacts.stores.folder import FolderStore
 from artifacts.stores.index import FileEntry, Index
+from artifacts.stores.opening import open_store
 from artifacts.stores.s3 import LEFTOVER_AGE, S3Store
-from artifacts.stores.store import Store, StoreError, open_store
+from artifacts.stores.store import Store, StoreError
 
 KEY = "gates/3f2a"
 SECRET = "do-not-print-this-secret"

@@ -7,7 +7,7 @@ from pathlib import Path
 from artifacts.disk import StoreError
 from artifacts.hashing import file_hash, folder_hash
 from artifacts.stores.index import MANIFEST_NAME
-from artifacts.stores.store import open_store
+from artifacts.stores.opening import open_store
 
 GATES = "gates"
 GATE_FILE = "gate.safetensors"

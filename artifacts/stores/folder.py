@@ -18,7 +18,8 @@ from artifacts.stores.index import (
     read_index,
     size_fault,
 )
-from artifacts.stores.store import ASIDE, Store, check_key, is_key
+from artifacts.stores.keys import check_key, is_key
+from artifacts.stores.store import ASIDE, Store
 
 
 class FolderStore(Store):

@@ -29,7 +29,8 @@ from botocore.exceptions import (
 from artifacts.disk import StoreError, reporting
 from artifacts.hashing import CHUNK_BYTES
 from artifacts.stores.index import INDEX_NAME, LARGEST_INDEX_BYTES, Index, build_index, list_files, parse_index
-from artifacts.stores.store import ASIDE, Store, check_key, is_key
+from artifacts.stores.keys import check_key, is_key
+from artifacts.stores.store import ASIDE, Store
 
 BUCKET_PATTERN = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ENDPOINT_PATTERN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?")

@@ -4,22 +4,19 @@ An artifact is a folder with a manifest.json. It exists exactly when its index.j
 and never overwritten, so that any number of workers may put the same key at once.
 """
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.parse import unquote
 
 from artifacts.disk import DamagedError as DamagedError
 from artifacts.disk import StoreError as StoreError
 from artifacts.disk import rename_new, reporting, retire, sync_tree, temporary_sibling
 from artifacts.stores.index import INDEX_NAME, Index, fault, parse_index, read_index
+from artifacts.stores.keys import check_key
 
 ASIDE = ".damaged"  # below a store's root; keys never begin so
-KEY_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # "s3:/…" is a typing error, not the name of a folder
 
 
 class Store(ABC):
@@ -276,53 +273,3 @@ class Store(ABC):
         )
         error.what = what
         return error
-
-
-def open_store(url: str, *, endpoint_url: str | None = None) -> Store:
-    """Open a store by its address; nothing is created or contacted yet.
-
-    Args:
-        url: "s3://bucket/prefix", "file:///absolute/path", "file://relative/path" or a plain path.
-        endpoint_url: S3 only: the server, when it is not AWS. None takes AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL
-            from the environment. Credentials come from boto3's own chain (environment, files, roles) only.
-
-    Returns:
-        A `FolderStore` or an `S3Store`.
-
-    Raises:
-        ValueError: Another scheme, an empty path or bucket, or credentials inside an address.
-        StoreError: boto3 cannot be set up (a profile that does not exist).
-    """
-    scheme, separator, rest = url.partition("://")
-    if separator and scheme == "s3":
-        from artifacts.stores.s3 import S3Store
-
-        return S3Store(rest, endpoint_url=endpoint_url)
-    if not separator and SCHEME.match(url):
-        raise ValueError(f"url must be a path, file://… or s3://…, but '//' is missing after {url.partition(':')[0]!r}")
-    if separator and scheme != "file":
-        raise ValueError(f"url must be a path, file://… or s3://…, got the scheme {scheme!r}; use one of these")
-    if separator and "@" in rest.partition("/")[0]:
-        raise ValueError("url must be file:// and a path, without a user or a password in it; write the path alone")
-    from artifacts.stores.folder import FolderStore
-
-    return FolderStore(Path(unquote(rest) if separator else url))
-
-
-def check_key(key: str, argument: str = "key") -> str:
-    """Refuse a malformed key (or prefix) and return a good one.
-
-    Raises:
-        ValueError: It is empty, has other characters, an empty part or one that begins with ".".
-    """
-    if not is_key(key):
-        raise ValueError(
-            f"{argument} must be parts of letters, digits, '.', '_' and '-' joined by '/', none empty or beginning "
-            f"with '.', got {key!r}; rename it, for example 'gates/3f2a'"
-        )
-    return key
-
-
-def is_key(text: str) -> bool:
-    """Say whether a text could be the key of an artifact."""
-    return all(KEY_PART.fullmatch(part) for part in text.split("/"))

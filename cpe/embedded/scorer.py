@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpe.models.loading import EMBEDDED_FOLDER, chunks
+from cpe.models.loading import EMBEDDED_FOLDER
+from cpe.terms.chunks import chunks
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ def _over_both(own: Mapping[str, SetSeen], phase: str) -> Iterator[Scored]:
         if found is None:
             continue
         if each.domain == "celebrity":
-            from cpe.lists.rules import normalise
+            from cpe.terms.names import normalise
 
             with_face = each.seen[phase]["faces"] > 0
             right[name] = np.array(

@@ -16,8 +16,8 @@ from cpe.lists.problems import details_of, explain, path_of
 from cpe.lists.reading import ConceptListError, load_list, read_mapping
 from cpe.lists.schema import ConceptList
 from cpe.lists.sections import MOST_SEEDS, Count, Name, Template
-from cpe.methods.pinpoint.config import Settings
 from cpe.terms.profiles import PROFILES
+from cpe.terms.settings import Settings
 
 SETS_FOLDER = "sets"
 RESERVED = ("erased", "kept")

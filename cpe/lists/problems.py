@@ -1,16 +1,14 @@
 """How the problems of a concept list are worded: where, which rule, the value found, and the way out."""
 
-import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from cpe.terms.names import LONGEST_NAME, suggest
 from wording.foreign import show
-
-LONGEST_NAME = 200  # characters; what is longer is no name, and is cut where it is shown
 
 Loc = tuple[str | int, ...]  # where a value stands in a list: ("targets", 3, "aliases", 0)
 
@@ -83,13 +81,6 @@ def explain(detail: Mapping[str, Any], models: Mapping[tuple[str, ...], type[Bas
     return Problem(
         loc, f"{detail['msg'].replace('Input should', 'must').replace('String should', 'must')}, got {shown}"
     )
-
-
-def suggest(value: str, known: Iterator[str] | Mapping[str, Any] | Sequence[str]) -> str:
-    """Ends a message with the known name nearest to the value, and all known ones."""
-    names = list(known)
-    near = difflib.get_close_matches(value[:LONGEST_NAME], names, 1)
-    return (f"; did you mean {near[0]!r}?" if near else "; there is no such one,") + f" known: {', '.join(names)}"
 
 
 def quoted(text: str) -> str:

@@ -1,61 +1,18 @@
 """The rules of a concept list: what a name is, when two names are the same, and which parts must agree."""
 
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from cpe.lists.problems import LONGEST_NAME, Loc, Problem, explain, show, suggest
+from cpe.lists.problems import Loc, Problem, explain, show
 from cpe.methods.pinpoint.config import PRESETS, GateConfig, TrainingConfig, training_config
+from cpe.terms.names import normalise, suggest
 
 _TRAINING_MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("training", "changes"): TrainingConfig,
     ("training", "changes", "gate"): GateConfig,
 }
-
-
-def normalise(name: str) -> str:
-    """Returns a name as names are compared: without case, accents, dots and hyphens, single-spaced.
-
-    Only accents go (combining classes from 200 on): vowel signs and voicing marks of other scripts tell names apart.
-    """
-    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
-    kept = []
-    for character in text:
-        category = unicodedata.category(character)
-        if unicodedata.combining(character) >= 200 or category == "Cf":
-            continue
-        kept.append(" " if character in "._·" or category == "Pd" else "'" if character in "’‘ʼ" else character)
-    return " ".join(unicodedata.normalize("NFC", "".join(kept)).split())
-
-
-def check_name(value: str) -> str:
-    """Returns a name composed (NFC).
-
-    Raises:
-        ValueError: it is empty, too long or holds a control character.
-    """
-    value = unicodedata.normalize("NFC", value)
-    if not normalise(value):
-        raise ValueError("is empty; write a name")
-    if len(value) > LONGEST_NAME:
-        raise ValueError(f"is {len(value)} characters long, at most {LONGEST_NAME} are allowed; shorten it")
-    for character in value:
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
-            raise ValueError(f"holds the control character U+{ord(character):04X}; remove it")
-    return value
-
-
-def check_template(value: str) -> str:
-    """Returns a prompt template composed (NFC).
-
-    Raises:
-        ValueError: it has not exactly one place for a name, or is no name itself.
-    """
-    if value.count("{}") != 1 or value.count("{") != 1 or value.count("}") != 1:
-        raise ValueError('must hold "{}" exactly once and no other brace; the concept\'s name goes there')
-    return check_name(value)
 
 
 def one_of(kind: str, known: Mapping[str, Any]) -> Callable[[str], str]:

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from cpe.lists.problems import colon_text, kind_of, quoted
-from cpe.lists.rules import check_name, check_template, one_of
-from cpe.methods.pinpoint.config import PRESETS, Settings
+from cpe.lists.rules import one_of
+from cpe.methods.pinpoint.config import PRESETS
+from cpe.terms.names import check_name, check_template
+from cpe.terms.settings import Settings
 
 MOST_SEEDS = 1000  # a prompt; published evaluations take 1 to 5, the longest of ours 20
 MOST_NEIGHBORS = 5000  # anchors of one target; the largest published pool has 1,734 names, training takes 32 a step

@@ -7,40 +7,14 @@ draws no faces any more would else look like one that erases well.
 # Axes: P pictures.
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cpe.lists.rules import normalise
 from cpe.metrics.accuracy import accuracy
 from cpe.metrics.score import Score, Seed, mean_score
-
-
-class Recognition(NamedTuple):
-    """What was seen on one picture.
-
-    Attributes:
-        name: of the best face; "" where there is no face, or nobody known.
-        score: how sure the detector is of that name, 0 to 1.
-        faces: how many faces were found.
-    """
-
-    name: str
-    score: float
-    faces: int
-
-
-NO_FACE = Recognition("", 0.0, 0)
-
-
-def identity_values(seen: Sequence[Recognition]) -> dict[str, NDArray]:
-    """Returns recognitions as an observer's values: identity (P,), identity_score (P,), faces (P,)."""
-    return {
-        "identity": np.array([one.name for one in seen], dtype=np.str_),
-        "identity_score": np.array([one.score for one in seen], dtype=np.float64),
-        "faces": np.array([one.faces for one in seen], dtype=np.int64),
-    }
+from cpe.terms.names import normalise
 
 
 def celebrity_scores(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from cpe.models.loading import chunks
+from cpe.terms.chunks import chunks
 from cpe.terms.profiles import Profile
 
 

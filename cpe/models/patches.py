@@ -7,17 +7,30 @@ They are objects, not closures: copied or pickled with their module, each goes o
 
 import inspect
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from cpe.models.prompt_cache import PromptCache
 
-if TYPE_CHECKING:
-    from cpe.models.attachment import Attachment
-
 _FORWARDS = ("forward", "_old_forward")  # the second is where accelerate's hooks keep what they wrap
+
+
+class Attached(Protocol):
+    """What a patch belongs to."""
+
+    cache: PromptCache
+
+    @property
+    def active(self) -> bool:
+        """Whether it is on."""
+
+    def check_pipeline(self, pipe: Any) -> None:
+        """Raises where a call of the pipeline would draw what was erased."""
+
+    def remove(self) -> None:
+        """Takes it off."""
 
 
 class Patch:
@@ -29,7 +42,7 @@ class Patch:
         name: the attribute.
     """
 
-    def __init__(self, attachment: "Attachment", owner: Any, name: str) -> None:
+    def __init__(self, attachment: Attached, owner: Any, name: str) -> None:
         self.attachment, self.owner, self.name = attachment, owner, name
         self.had, self.before = name in vars(owner), vars(owner).get(name)
         self.value = self.as_value()
@@ -74,7 +87,7 @@ class Patch:
 class ErasedForward(Patch):
     """A projection's forward: its own output (B, T, O) and the residual of the text (B, T, D)."""
 
-    def __init__(self, attachment: "Attachment", owner: nn.Module, index: int) -> None:
+    def __init__(self, attachment: Attached, owner: nn.Module, index: int) -> None:
         # Inside a hook, not around it: whoever takes the hook off puts back what it wraps.
         super().__init__(attachment, owner, "_old_forward" if "_old_forward" in vars(owner) else "forward")
         self.index, self.place = index, attachment.cache.places[index]
@@ -142,7 +155,7 @@ class WarnedSaving(Patch):
 class WholeStateAlone(Patch):
     """A projection's state as part of the whole network's: taken apart from it, another network is being built."""
 
-    def __init__(self, attachment: "Attachment", owner: nn.Module, path: str) -> None:
+    def __init__(self, attachment: Attached, owner: nn.Module, path: str) -> None:
         super().__init__(attachment, owner, "state_dict")
         self.path = path
 

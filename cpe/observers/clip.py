@@ -19,8 +19,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from cpe.metrics.moved import place_maps
-from cpe.models.loading import chunks
 from cpe.observers.base import Missing, Observer
+from cpe.terms.chunks import chunks
 from wording.foreign import told
 
 CLIP_BASE, CLIP_LARGE = "openai/clip-vit-base-patch32", "openai/clip-vit-large-patch14"

@@ -22,10 +22,10 @@ from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from cpe.lists.rules import normalise
-from cpe.metrics.people import NO_FACE, Recognition, identity_values
 from cpe.metrics.pictures import READING, as_rgb
 from cpe.observers.base import Missing, Observer
+from cpe.observers.people import NO_FACE, Recognition, identity_values
+from cpe.terms.names import normalise
 from wording.foreign import told
 
 THRESHOLD = 0.6

@@ -17,10 +17,10 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from cpe.lists.rules import check_name
-from cpe.metrics.people import NO_FACE, Recognition, identity_values
 from cpe.observers.base import Missing, Observer
 from cpe.observers.line_program import LineProgram
+from cpe.observers.people import NO_FACE, Recognition, identity_values
+from cpe.terms.names import check_name
 from wording.foreign import show, told
 
 TIMEOUT_S = 300.0

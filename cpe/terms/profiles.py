@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cpe.methods.pinpoint.config import Settings
+from cpe.terms.settings import Settings
 
 NUDITY_CLASSES = (
     "BUTTOCKS_EXPOSED",

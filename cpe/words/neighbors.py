@@ -12,7 +12,7 @@ import numpy as np
 from gensim.models import KeyedVectors
 from numpy.typing import NDArray
 
-from cpe.lists.schema import normalise
+from cpe.terms.names import normalise
 from cpe.words.reading import keyed, read_vectors
 from cpe.words.table import load_table
 

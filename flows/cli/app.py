@@ -66,9 +66,9 @@ def evaluate(
     """Draw and measure a list whose gates are trained already, without training or registering anything."""
     from tasks.desk.limits import check_limits
     from tasks.draw import draw_pictures
+    from tasks.figures import Scores
     from tasks.here.places import Places
     from tasks.prepare import prepare_concepts
-    from tasks.report.figures import Scores
     from tasks.score import measure
     from tasks.train import assemble_bundle, missing_gates
 
@@ -236,7 +236,7 @@ def show_results(results: dict[str, Any]) -> None:
         ("", "before", "after", "pictures"),
         rows,
     )
-    from tasks.report.figures import H0
+    from tasks.figures import H0
 
     if any(figure["label"] == "H0" for figure in results["figures"]):
         print(f"note    {H0}")

@@ -27,8 +27,8 @@ def _list_when_alone(context: typer.Context) -> None:
 def all_of_them() -> None:
     """List all registered bundles."""
     from tasks.desk.versions import unnamed_bundles
+    from tasks.figures import H0
     from tasks.here.places import Places
-    from tasks.report.figures import H0
 
     places = Places.from_environment()
     found = places.registry().models()

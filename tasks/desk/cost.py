@@ -95,7 +95,7 @@ def estimate(plan: Plan, rates: Rates, places: Places) -> list[Cost]:
 
 def measure_rates(plan: Plan, places: Places) -> Rates:
     """Times a little of each kind of work on this device; nothing of it is kept."""
-    from cpe.models.loading import encode_prompts
+    from cpe.models.text import encode_prompts
 
     pipe = places.loaded(plan.concepts.base_model)
     texts = [f"a picture of thing {number}" for number in range(ENCODED)]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from artifacts.registry.registry import MODEL_PREFIX, ModelVersion
 from artifacts.stores.store import StoreError
 from cpe.lists.reading import ConceptListError, load_list
+from tasks.figures import Scores
 from tasks.here.places import Places
 from tasks.register import made_by
-from tasks.report.figures import Scores
 
 FACTS = ("made_by", "list_hash", "base_model", "profile", "bundle", "fell_short", "promoted_at", "promoted_reason",
          "rolled_back_at", "rolled_back_reason", "lifted_at", "lifted_reason")  # fmt: skip

@@ -15,7 +15,8 @@ from typing import Any
 from artifacts import defaults
 from artifacts.hashing import content_hash
 from artifacts.registry.registry import Registry
-from artifacts.stores.store import DamagedError, Store, StoreError, open_store
+from artifacts.stores.opening import open_store
+from artifacts.stores.store import DamagedError, Store, StoreError
 
 
 @dataclass(frozen=True)

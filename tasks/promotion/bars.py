@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from artifacts.report.page import Bar
 from cpe.evaluation.scoring import EMBEDDED_DOMAINS, PHASES
+from tasks.figures import Scores, accuracy_metric
 from tasks.prepare import Plan
-from tasks.report.figures import Scores, accuracy_metric
 
 
 @dataclass(frozen=True)

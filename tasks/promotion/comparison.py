@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cpe.metrics.accuracy import harmonic
+from tasks.figures import Scores, accuracy_metric
 from tasks.prepare import Plan
-from tasks.report.figures import Scores, accuracy_metric
 
 
 def common(plan: Plan, new: Scores, old: Scores) -> tuple[str, Scores, Scores]:

@@ -7,11 +7,11 @@ from artifacts.registry.registry import ModelVersion
 from artifacts.report.page import Bar
 from artifacts.stores.store import StoreError
 from cpe.lists.reading import ConceptListError, load_list
+from tasks.figures import Scores
 from tasks.here.places import Places
 from tasks.prepare import Plan
 from tasks.promotion.bars import distances, judge
 from tasks.promotion.comparison import common
-from tasks.report.figures import Scores
 from wording.foreign import told
 
 FID_SEEN = 1.0  # a difference in FID below which two sets of pictures look alike

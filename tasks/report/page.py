@@ -15,13 +15,13 @@ from artifacts.disk import replace_whole
 from artifacts.report import page
 from artifacts.report.html import render_report
 from artifacts.tables import PICTURES, iter_rows
+from tasks.figures import H0, Scores, accuracy_metric, figures
 from tasks.here.places import Places
 from tasks.prepare import Plan
 from tasks.promotion.bars import judge
 from tasks.register import Decision, Registered
-from tasks.report.figures import H0, Scores, accuracy_metric, figures
 from tasks.report.grids import GRID_ROWS, grid_of, moved_grid
-from tasks.report.show import show_report
+from tasks.show import show_report
 from tasks.train import gate_folders
 
 HEAT_PROMPTS = 24

@@ -15,11 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cpe.lists.problems import show
 from cpe.methods.pinpoint.batch import Batch, ConceptTexts
 from cpe.methods.pinpoint.config import TrainingConfig
 from cpe.methods.pinpoint.projections import BaseProjections
-from wording.foreign import told
+from wording.foreign import show, told
 
 FORMAT = 2
 ADVICE = "delete it to train from the start, or name another checkpoint"

@@ -6,27 +6,14 @@ that what exceeds one is a slip of the keyboard. They are no part of what a gate
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from cpe.terms.settings import Settings, added_later
 
 MOST_STAGES = 100  # published: 5, 10, 20
 MOST_STEPS = 50_000  # of one stage or search; published: 450 to 2,400
 MOST_COPIES = 1000  # each is a whole prompt embedding that every step reads; published: 16 and 32
 MOST_PROMPTS = 1000  # of one step, all in memory together; published: 1 target, 16 and 32 anchors
-
-
-class Settings(BaseModel):
-    """A frozen settings model: unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def added_later(default: Any, **rules: Any) -> Any:
-    """A setting that lists and gates of earlier versions do not have.
-
-    At its default, which is what was done before, it is left out wherever settings are written down: so hashes of
-    lists, and addresses of gates, that do not use it stay what they were.
-    """
-    return Field(default, exclude_if=lambda value: value == default, **rules)
 
 
 class GateConfig(Settings):

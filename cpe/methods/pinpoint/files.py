@@ -24,10 +24,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cpe.lists.problems import show
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.gates import Gates
-from wording.foreign import told
+from wording.foreign import show, told
 
 FILE_NAME = "gate.safetensors"
 MANIFEST_NAME = "manifest.json"
