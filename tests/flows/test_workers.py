@@ -1,0 +1,122 @@
+"""Several workers: sharing one list's work, and lists that change while people are away."""
+
+import json
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from helpers.deployment import PREFECT, PROJECT, heed_interrupts
+from helpers.deployment import prefect as prefect
+from helpers.little import LITTLE
+from tasks.prepare import prepare_concepts
+from tasks.train import plan_training, train_gates
+
+
+@contextmanager
+def workers(prefect, count, folder):
+    """Runs so many workers of the pool, one flow run each."""
+    started, options = [], {"env": prefect.environment, "cwd": PROJECT}
+    try:
+        for number in range(count):
+            log = (folder / f"worker-{number}.log").open("w")
+            command = [PREFECT, "worker", "start", "--pool", "gpu", "--limit", "1", "--name", f"worker {number}"]
+            started.append(
+                (subprocess.Popen(command, preexec_fn=heed_interrupts, **options, stdout=log, stderr=log), log)
+            )
+        yield
+    finally:
+        for process, log in started:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+            log.close()
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "nothing happened in time"
+        time.sleep(1)
+    return found
+
+
+@pytest.fixture
+def deployed(prefect):
+    prefect("work-pool", "create", "gpu", "--type", "process")
+    prefect("deploy", "--all")
+    prefect("deployment", "schedule", "pause", "--all")  # ticks come from the tests
+    return prefect
+
+
+def test_two_workers_share_a_list_and_make_what_one_makes(deployed, tmp_path, monkeypatch):
+    path = tmp_path / "little.yaml"
+    path.write_text(yaml.safe_dump(LITTLE))
+    with workers(deployed, 2, tmp_path):
+        deployed(
+            "deployment", "run", "erase-and-evaluate/emoji", "--watch",
+            "--param", f"concepts={path}", "--param", "workers=2",
+        )  # fmt: skip
+    runs = json.loads(deployed("flow-run", "ls", "--flow-name", "work-on-part", "-o", "json"))
+    states = [run["state"]["type"] if isinstance(run["state"], dict) else run["state_type"] for run in runs]
+    assert "COMPLETED" in states, "the other worker did a part"
+    assert set(states) <= {"COMPLETED", "CANCELLED"}
+    (results,) = (json.loads(p.read_text()) for p in (tmp_path / "work" / "results").glob("*.json"))
+    assert results["gates"] == {"trained": 3, "reused": 0}
+    assert results["erased"]["count"] == 3 * 2
+    monkeypatch.setenv("CPE_WORK", str(tmp_path / "alone"))
+    plan = prepare_concepts.fn(str(path))
+    for group in plan_training.fn(plan):
+        train_gates.fn(plan, group)
+    for gate in plan.gates:
+        shared, alone = (
+            load_file(tmp_path / folder / "store" / "gates" / gate.address / "gate.safetensors")
+            for folder in ("work", "alone")
+        )
+        assert shared.keys() == alone.keys()
+        for name in alone:  # batched differently, so equal but for rounding
+            torch.testing.assert_close(shared[name], alone[name], rtol=2e-3, atol=2e-4)
+
+
+def test_parts_that_nobody_takes_are_done_by_the_run_that_asked(deployed, tmp_path):
+    path = tmp_path / "little.yaml"
+    path.write_text(yaml.safe_dump({**LITTLE, "targets": ["rose", "pizza"]}))
+    with workers(deployed, 1, tmp_path):
+        deployed(
+            "deployment", "run", "erase-and-evaluate/emoji", "--watch",
+            "--param", f"concepts={path}", "--param", "workers=3",
+        )  # fmt: skip
+    (results,) = (json.loads(p.read_text()) for p in (tmp_path / "work" / "results").glob("*.json"))
+    assert results["gates"]["trained"] == 2
+    assert results["erased"]["count"] == 2 * 2
+
+
+def test_a_changed_list_is_noticed_worked_on_and_promoted_without_anybody(deployed, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "little.yaml").write_text(yaml.safe_dump({**LITTLE, "targets": ["rose"]}))
+    deployed.environment["CPE_LISTS"] = str(lists)
+    results = tmp_path / "work" / "results"
+
+    def tick():
+        deployed("deployment", "run", "watch-concepts/every-ten-minutes", "--watch", "--param", 'lists=["little"]')
+
+    with workers(deployed, 2, tmp_path):
+        tick()
+        wait_for(lambda: list(results.glob("*.json")), 180)
+        runs = deployed("flow-run", "ls", "--flow-name", "erase-and-evaluate", "-o", "json")
+        assert len(json.loads(runs)) == 1
+        tick()
+        time.sleep(5)
+        runs = deployed("flow-run", "ls", "--flow-name", "erase-and-evaluate", "-o", "json")
+        assert len(json.loads(runs)) == 1, "nothing changed, nothing started"
+        (lists / "little.yaml").write_text(yaml.safe_dump({**LITTLE, "targets": ["rose", "pizza"]}))
+        tick()
+        wait_for(lambda: len(list(results.glob("*.json"))) == 2, 180)
+    last = json.loads(max(results.glob("*.json")).read_text())
+    assert last["gates"] == {"trained": 1, "reused": 1}
+    assert last["champion"]
