@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import cpe.models.loading
+import cpe.models.text
 from cpe.models.loading import load_pipeline
 from cpe.models.text import encode_prompts
 from cpe.words.by_embedding import rank_by_embedding
@@ -27,7 +27,7 @@ def encoded(monkeypatch):
         prompts.extend(chunk)
         return encode_prompts(pipe, chunk, **options)
 
-    monkeypatch.setattr(cpe.models.loading, "encode_prompts", counted)
+    monkeypatch.setattr(cpe.models.text, "encode_prompts", counted)
     return prompts
 
 
