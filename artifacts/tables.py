@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from artifacts.disk import replace_whole
+from artifacts.rows import as_array, check_row
 from artifacts.stores.index import check_name
 
 Row = dict[str, Any]
@@ -92,8 +92,8 @@ def write_table(path: str | Path, rows: Sequence[Mapping[str, Any]], schema: Any
     """
     path = Path(path)
     for number, row in enumerate(rows):
-        _check_row(number, row, schema)
-    table = pa.Table.from_arrays([_array(rows, field) for field in schema], schema=schema)
+        check_row(number, row, schema)
+    table = pa.Table.from_arrays([as_array(rows, field) for field in schema], schema=schema)
     for start in range(0, len(rows), GROUP_ROWS):
         if (size := table.slice(start, GROUP_ROWS).nbytes) > LARGEST_GROUP_BYTES:
             raise ValueError(
@@ -195,49 +195,6 @@ def _decoded(rows: Any) -> list[Row] | None:
         raise ValueError("more text than may be held")
     columns = [column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column for column in rows.columns]
     return list(pa.RecordBatch.from_arrays(columns, names=rows.schema.names).to_pylist())
-
-
-def _check_row(number: int, row: Mapping[str, Any], schema: Any) -> None:
-    missing = [name for name in schema.names if name not in row]
-    unknown = [str(name) for name in row if name not in schema.names]
-    if missing or unknown:
-        raise ValueError(
-            f"rows[{number}] must have exactly the columns {', '.join(schema.names)}; "
-            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
-        )
-    for field in schema:
-        value = row[field.name]
-        if value is None and not field.nullable:
-            raise ValueError(f"rows[{number}] must have a value for {field.name}, got None; fill it in")
-        if field.name == "path" and isinstance(value, str):
-            check_name(value)
-        choices = (field.metadata or {}).get(b"choices", b"").decode().split()
-        if choices and value not in choices:
-            raise ValueError(f"rows[{number}] must have {field.name} {' or '.join(choices)}, got {value!r}; correct it")
-
-
-def _array(rows: Sequence[Mapping[str, Any]], field: Any) -> Any:
-    values = [row[field.name] for row in rows]
-    for number, value in enumerate(values):
-        if not _fits(value, field.type):
-            kind = type(value).__name__
-            raise ValueError(
-                f"rows[{number}] must have {field.name} as {field.type}, got {value!r} ({kind}); convert it"
-            )
-    return pa.array(values, type=field.type)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Say whether a value is of an Arrow type as it is: Arrow itself would cut 1.5 to 1 or read bytes as text."""
-    if value is None:
-        return True
-    if isinstance(value, bool):
-        return bool(pa.types.is_boolean(kind))
-    if pa.types.is_integer(kind):
-        return isinstance(value, Integral) and -(2**63) <= int(value) < 2**63
-    if pa.types.is_floating(kind):
-        return isinstance(value, Real)
-    return isinstance(value, str) if pa.types.is_string(kind) else True
 
 
 def _differences(found: Any, schema: Any) -> str:

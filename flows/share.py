@@ -11,7 +11,7 @@ from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
-from tasks.prepare import Plan
+from tasks.plan import Plan
 from tasks.share import Stage, do_part, left_to_do, load_plan, pieces
 
 DEPLOYMENT = "work-on-part/gpu"

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from stack.keys import USER, Keys, write_private
 from stack.processes import Service
-from stack.settings import LOOPBACK, USER, Keys, Settings, StackError, clean_environment, write_private
+from stack.settings import LOOPBACK, Settings, StackError, clean_environment
 from stack.system import READY, has_data
 from wording.foreign import told
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from stack import servers
 from stack.ceph import Ceph
+from stack.keys import Keys
 from stack.processes import Processes, Service
-from stack.settings import Keys, Settings, StackError
+from stack.settings import Settings, StackError
 from stack.signals import uninterrupted
 from stack.system import check_port
 

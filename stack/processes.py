@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from stack.settings import StackError, write_private
+from stack.keys import write_private
+from stack.settings import StackError
 from stack.signals import uninterrupted
 from stack.system import POLL_S, READY, born, end, has_data, lock, memory_mib, send, wait_until, with_variable
 from wording.foreign import told

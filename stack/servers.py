@@ -11,8 +11,9 @@ from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from stack import door
+from stack.keys import Keys
 from stack.processes import Processes, Service
-from stack.settings import BIN, LOOPBACK, POOL, PROJECT, Keys, Settings, StackError, clean_environment
+from stack.settings import BIN, LOOPBACK, POOL, PROJECT, Settings, StackError, clean_environment
 
 WORKER = "stack"
 ANSWER_TIMEOUT_S = 5

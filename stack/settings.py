@@ -8,8 +8,10 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from stack.keys import USER, Keys, write_private
 
 PROJECT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -28,7 +30,6 @@ DEFAULTS = {
     "CPE_STACK_CEPH_PORT": "13300",
 }
 STORES = ("auto", "ceph", "folder")
-USER = "cpe"
 BUCKET_PATTERN = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 LIMITS = {"CPE_STACK_GIB": (4, 1 << 14)}
 PORTS = (1, 65535)
@@ -38,33 +39,6 @@ FOREIGN = ("PREFECT_", "MLFLOW_", "AWS_", "CEPH_")
 
 class StackError(Exception):
     """What keeps the stack from starting or stopping: one line, with the way out."""
-
-
-@dataclass(frozen=True)
-class Keys:
-    """What opens the stack's doors; it travels in environments only.
-
-    Attributes:
-        prefect: password of Prefect's server.
-        mlflow: password of MLflow's server.
-        access: Ceph's access key; "" without Ceph.
-        secret: Ceph's secret key.
-    """
-
-    prefect: str = field(repr=False)
-    mlflow: str = field(repr=False)
-    access: str = ""
-    secret: str = field(default="", repr=False)
-
-    @property
-    def prefect_pair(self) -> str:
-        """User and password as Prefect takes them."""
-        return f"{USER}:{self.prefect}"
-
-    @property
-    def mlflow_pair(self) -> str:
-        """User and password of MLflow's server."""
-        return f"{USER}:{self.mlflow}"
 
 
 @dataclass(frozen=True)
@@ -253,15 +227,6 @@ def no_proxy(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     given = (environment.get("no_proxy") or environment.get("NO_PROXY") or "").split(",")
     names = ",".join(dict.fromkeys([*filter(None, given), LOOPBACK, "localhost"]))
     return {"NO_PROXY": names, "no_proxy": names}
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes a file of mode 600, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    part.replace(path)
 
 
 def _number(name: str, values: Mapping[str, str]) -> int:

@@ -22,7 +22,7 @@ from artifacts.tables import IMAGES, write_table
 from cpe.evaluation.pictures import EvaluationSet, PictureRow
 from tasks.here.places import Places
 from tasks.here.progress import progress
-from tasks.prepare import Plan
+from tasks.plan import Plan
 from tasks.train import gates_of_bundle
 
 

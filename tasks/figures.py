@@ -7,7 +7,7 @@ from artifacts.report.page import Change, Figure, Role
 from artifacts.tables import SCORES, read_table
 from cpe.evaluation.scoring import EMBEDDED_DOMAINS, FEATURES
 from tasks.here.places import Places
-from tasks.prepare import Plan
+from tasks.plan import Plan
 
 H0 = "H0: harmonic mean of 1 - accuracy on erased and accuracy on kept concepts; 100 % erases all and keeps all (MACE)"
 

@@ -17,7 +17,7 @@ from cpe.metrics.pictures import as_rgb
 from cpe.observers.base import Missing, Observer
 from tasks.draw import Shard, artist, draw_shard, file_name, salvage_shard
 from tasks.here.places import Places
-from tasks.prepare import Plan
+from tasks.plan import Plan
 
 if TYPE_CHECKING:
     from cpe.metrics.moved import Mover

@@ -11,7 +11,7 @@ from cpe.observers.base import Observer
 from tasks.draw import Shard, file_name
 from tasks.here.places import Places
 from tasks.look import load_values, pictures_folder, read_picture, store_values
-from tasks.prepare import Plan
+from tasks.plan import Plan
 
 WORST = 12  # pictures named and shown
 

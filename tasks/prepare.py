@@ -1,100 +1,25 @@
 """Concept preparation: list, anchors and gate addresses, and the prompt embeddings they need."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
-from pydantic import BaseModel, ConfigDict
 
 from artifacts.hashing import content_hash
-from cpe.evaluation.pictures import EvaluationSet
 from cpe.evaluation.sets import check_pictures, evaluation_sets
 from cpe.lists.anchors import anchor_names
 from cpe.lists.reading import ConceptListError, load_only_list, read_mapping
 from cpe.lists.schema import ConceptList
-from cpe.lists.templates import fill
 from cpe.terms.names import suggest
-from cpe.terms.profiles import PROFILES, Profile
+from tasks.embed import cached_texts, embedding_cache
 from tasks.here.places import Places
-from tasks.here.progress import progress
+from tasks.plan import GatePlan, Plan
 
 if TYPE_CHECKING:
     from cpe.models.embeddings import EmbeddingCache
 
 ALGORITHM = 3  # raised when training gives other gates from the same settings
-
-
-class GatePlan(BaseModel):
-    """One gate to be had: what it erases and everything that determines it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    concept: str
-    names: tuple[str, ...]
-    surrogate: str
-    anchors: tuple[str, ...]
-    address: str
-
-    def prompts(self, templates: Sequence[str]) -> dict[str, list[str]]:
-        """Returns the gate's target, surrogate and anchor prompts."""
-        return {
-            "target": [fill(template, name) for name in self.names for template in templates],
-            "surrogate": [fill(template, self.surrogate) for _ in self.names for template in templates],
-            "anchors": [fill(template, name) for name in self.anchors for template in templates],
-        }
-
-
-class Plan(BaseModel):
-    """A list made ready: what every later task starts from.
-
-    Attributes:
-        source: the list's file.
-        concepts: the list, with the profile that was asked for instead of its own.
-        fingerprint: of the base model.
-        text_fingerprint: of its tokenizer and text encoder.
-        gates: one for each target.
-        sets: what is drawn and measured.
-        notes: what a reader of the results must know.
-        listed_hash: of the list's content as its file said it; None in plans stored before it was noted.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    source: str
-    concepts: ConceptList
-    fingerprint: str
-    text_fingerprint: str
-    gates: tuple[GatePlan, ...]
-    sets: tuple[EvaluationSet, ...]
-    notes: tuple[str, ...]
-    listed_hash: str | None = None
-
-    @property
-    def profile(self) -> Profile:
-        """How pictures are made."""
-        return PROFILES[self.concepts.profile]
-
-    @property
-    def bundle_manifest(self) -> dict[str, Any]:
-        """What determines the bundle: the list's name, base model and gates."""
-        return {
-            "format": 1,
-            "list": self.concepts.name,
-            "base_model": self.concepts.base_model,
-            "base_fingerprint": self.fingerprint,
-            "gates": {gate.concept: gate.address for gate in self.gates},
-        }
-
-    @property
-    def bundle(self) -> str:
-        """The bundle's id."""
-        return content_hash(self.bundle_manifest)[:24]
-
-    def gates_of(self, concepts: Sequence[str]) -> list[GatePlan]:
-        """Returns these concepts' gates, in the order of the list."""
-        return [gate for gate in self.gates if gate.concept in concepts]
 
 
 def find_list(name: str) -> Path:
@@ -230,7 +155,7 @@ def _rankings(
         return {target: _nearest_words(concept_list, target, unseen, notes) for target in targets}
     from cpe.words.by_embedding import rank_by_embedding
 
-    rows, table = _embedded(cache, [*targets, *pool], loaded)
+    rows, table = cached_texts(cache, [*targets, *pool], loaded)
     return rank_by_embedding({name: table[rows[name]] for name in targets}, {name: table[rows[name]] for name in pool})
 
 
@@ -254,43 +179,3 @@ def _nearest_words(concept_list: ConceptList, target: str, unseen: Sequence[str]
     if ranking.unknown:
         notes.append(f"No word vector, so no anchor of {target!r}: {', '.join(ranking.unknown)}.")
     return list(ranking.names)
-
-
-@task(retries=1)
-def encode_concepts(plan: Plan, concepts: list[str]) -> str:
-    """Encodes every prompt that these concepts' gates learn from, once, and returns their cache's name."""
-    places = Places.from_environment()
-    load_embeddings(places, plan, plan.gates_of(concepts))
-    return embedding_cache(places, plan.text_fingerprint).folder.name
-
-
-def load_embeddings(places: Places, plan: Plan, gates: Sequence[GatePlan]) -> tuple[dict[str, int], Any]:
-    """Returns each prompt's row and the table of rows, (M, T, D) float16, memory-mapped.
-
-    What the cache lacks of the gates' prompts is encoded first.
-    """
-    prompts = {"": None}
-    for gate in gates:
-        for texts in gate.prompts(plan.concepts.templates).values():
-            prompts.update(dict.fromkeys(texts))
-    cache = embedding_cache(places, plan.text_fingerprint)
-    return _embedded(cache, list(prompts), lambda: places.loaded(plan.concepts.base_model))
-
-
-def embedding_cache(places: Places, text_fingerprint: str) -> "EmbeddingCache":
-    """Opens the cache that every list, concept and model with this text encoder shares."""
-    from cpe.models.embeddings import EmbeddingCache
-
-    return EmbeddingCache(places.work / "embeddings" / text_fingerprint[:24])
-
-
-def _embedded(cache: "EmbeddingCache", prompts: Sequence[str], loaded: Callable[[], Any]) -> tuple[dict[str, int], Any]:
-    """Returns each prompt's row and the table of rows; `loaded` gives the pipeline if something is missing."""
-    from cpe.models.text import encode_prompts
-
-    missing = cache.missing(prompts)
-    if missing:
-        there, pipe = len(prompts) - len(missing), loaded()
-        with progress("encoding prompts", len(prompts), "prompt", initial=there) as done:
-            cache.fill(missing, partial(encode_prompts, pipe), progress=done)
-    return dict(zip(prompts, cache.rows(prompts), strict=True)), cache.table

@@ -17,7 +17,7 @@ from artifacts.hashing import folder_hash
 from artifacts.registry.registry import FILES_HASH, STORE
 from tasks.figures import Scores, accuracy_metric, as_results, figures
 from tasks.here.places import Places
-from tasks.prepare import Plan
+from tasks.plan import Plan
 from tasks.promotion.bars import judge
 from tasks.promotion.verdict import verdict
 from tasks.show import show_results

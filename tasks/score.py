@@ -23,7 +23,7 @@ from tasks.here.places import Places
 from tasks.here.progress import progress
 from tasks.look import observation_keys, observe, open_observers
 from tasks.moved import moved, moved_most, pairs
-from tasks.prepare import Plan
+from tasks.plan import Plan
 from tasks.references import reference_statistics
 from tasks.train import gates_of_bundle
 

@@ -16,9 +16,10 @@ from artifacts.hashing import content_hash, file_hash
 from artifacts.kinds.bundle import write_manifest
 from artifacts.stores.claims import claimed
 from artifacts.stores.index import MANIFEST_NAME
+from tasks.embed import load_embeddings
 from tasks.here.places import Places
 from tasks.here.progress import progress
-from tasks.prepare import GatePlan, Plan, load_embeddings
+from tasks.plan import GatePlan, Plan
 
 GATES_AT_ONCE = 16
 TRAINED = "trained"  # folder of gates that no store has taken yet, as they were trained together
@@ -127,7 +128,7 @@ def _store_trained(places: Places, gates: Sequence[GatePlan]) -> None:
 
 def _is_whole(folder: Path) -> bool:
     """Whether a gate that waits in the work folder is what was written there."""
-    from cpe.methods.pinpoint.files import FILE_NAME
+    from cpe.methods.pinpoint.file_checks import FILE_NAME
 
     try:
         return json.loads((folder / MANIFEST_NAME).read_text())["sha256"] == file_hash(folder / FILE_NAME)
@@ -167,7 +168,8 @@ def _seed(plan: Plan, gate: GatePlan) -> int:
 def _write_gate(folder: Path, plan: Plan, gate: GatePlan, gates: Any, sites: Sequence[str], curve: Sequence) -> None:
     from safetensors.torch import save_file
 
-    from cpe.methods.pinpoint.files import FILE_NAME, metadata_of, to_tensors
+    from cpe.methods.pinpoint.file_checks import FILE_NAME
+    from cpe.methods.pinpoint.files import metadata_of, to_tensors
 
     folder.mkdir(parents=True)
     save_file(to_tensors(gates, sites), folder / FILE_NAME, metadata_of(gates, [gate.concept]))

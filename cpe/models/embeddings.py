@@ -8,7 +8,6 @@ writer leaves unfinished is written over, and a damaged row is encoded again.
 # Axes: B prompts, T tokens, D text width, M rows of the cache.
 
 import fcntl
-import hashlib
 import json
 import mmap
 import os
@@ -26,14 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cpe.models.embedding_values import EmbeddingError, halved, key_of
+
 INDEX_NAME, ROWS_NAME = "index.jsonl", "rows.f16"
 FORMAT = {"format": 1, "dtype": np.dtype(np.float16).str}  # the dtype names the order of its bytes, too
-HALF_MAX = torch.finfo(torch.float16).max
 MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # `mmap` names it from Python 3.13 on
-
-
-class EmbeddingError(RuntimeError):
-    """An embedding cache that cannot do what it was asked; the message says why and what to do."""
 
 
 class EmbeddingCache:
@@ -53,7 +49,7 @@ class EmbeddingCache:
         """Returns, each once, the prompts that have no embedding here or a damaged one."""
         self._refresh()
         with self._reading() as rows:
-            return [prompt for prompt in dict.fromkeys(prompts) if not self._is_sound(_key(prompt), rows)]
+            return [prompt for prompt in dict.fromkeys(prompts) if not self._is_sound(key_of(prompt), rows)]
 
     def fill(
         self,
@@ -81,10 +77,10 @@ class EmbeddingCache:
                 chunk: list[str] = []
                 while waiting and len(chunk) < batch:
                     prompt = waiting.popleft()
-                    if not self._is_sound(_key(prompt), rows):
+                    if not self._is_sound(key_of(prompt), rows):
                         chunk.append(prompt)
                 if chunk:
-                    self._append(chunk, _halved(chunk, encode(chunk)), index, rows)
+                    self._append(chunk, halved(chunk, encode(chunk)), index, rows)
             if progress is not None:
                 progress(before - len(waiting))
 
@@ -96,7 +92,7 @@ class EmbeddingCache:
         """
         if lacking := self.missing(prompts):
             raise EmbeddingError(f"embedding cache {self.folder} lacks {lacking[0]!r} or it is damaged; fill it first")
-        return [self._entries[_key(prompt)][0] for prompt in prompts]
+        return [self._entries[key_of(prompt)][0] for prompt in prompts]
 
     @property
     def table(self) -> Tensor:
@@ -215,7 +211,7 @@ class EmbeddingCache:
                 f"embedding cache {self.folder} expects embeddings of tokens x width {self._shape}, "
                 f"got {tuple(half.shape[1:])}; is it another text encoder's? If not, delete the folder"
             )
-        keys = [_key(prompt) for prompt in prompts]
+        keys = [key_of(prompt) for prompt in prompts]
         lines += [json.dumps([key, zlib.crc32(row)]) for key, row in zip(keys, half.numpy(), strict=True)]
         with self._reporting():
             rows.truncate(self._count * self._row_bytes)
@@ -240,29 +236,8 @@ class EmbeddingCache:
             ) from error
 
 
-def _key(prompt: str) -> str:
-    return hashlib.sha256(prompt.encode()).hexdigest()
-
-
 def _write(file: BinaryIO, data: bytes) -> None:
     """Writes all of it to an unbuffered file: a buffer would try once more, and fail once more, when it is closed."""
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]
-
-
-def _halved(prompts: Sequence[str], embeddings: Tensor) -> Tensor:
-    """Returns the embeddings (B, T, D) in half precision, on the CPU.
-
-    Raises:
-        EmbeddingError: a value is not finite there.
-    """
-    half = embeddings.detach().to("cpu", torch.float16).contiguous()
-    finite = half.isfinite().flatten(1).all(dim=1)  # (B,)
-    if not finite.all():
-        worst = int(finite.int().argmin())
-        raise EmbeddingError(
-            f"the embedding of {prompts[worst]!r} must lie within ±{HALF_MAX:.0f} to be kept in half precision, its "
-            f"largest value is {float(embeddings[worst].abs().max()):.6g}; check the text encoder's weights"
-        )
-    return half

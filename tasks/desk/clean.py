@@ -22,7 +22,7 @@ from artifacts.stores.store import Store
 from cpe.lists.reading import load_list
 from tasks.draw import shards
 from tasks.here.places import Places
-from tasks.prepare import Plan
+from tasks.plan import Plan
 
 KINDS = ("observations", "scores", "pictures", "plans", "used", "bundles", "gates")  # in the order of removal
 KEEP_VERSIONS = 10

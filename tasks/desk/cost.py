@@ -11,9 +11,10 @@ from typing import Any
 from cpe.methods.pinpoint.config import TrainingConfig
 from cpe.terms.profiles import Profile
 from tasks.draw import shards
+from tasks.embed import embedding_cache
 from tasks.here.places import Places
 from tasks.look import open_observers
-from tasks.prepare import Plan, embedding_cache
+from tasks.plan import Plan
 from tasks.train import GATES_AT_ONCE, missing_gates
 
 TIMED_STEPS = 6

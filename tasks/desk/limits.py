@@ -8,7 +8,7 @@ from prefect import task
 from cpe.evaluation.sets import check_pictures
 from tasks.desk.cost import Cost, Rates, duration, estimate, measure_rates
 from tasks.here.places import Places
-from tasks.prepare import Plan
+from tasks.plan import Plan
 
 NOTHING = Rates(0.0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from artifacts.report.page import Bar
 from cpe.evaluation.scoring import EMBEDDED_DOMAINS, PHASES
 from tasks.figures import Scores, accuracy_metric
-from tasks.prepare import Plan
+from tasks.plan import Plan
 
 
 @dataclass(frozen=True)

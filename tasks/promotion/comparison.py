@@ -5,7 +5,7 @@ from typing import Any
 
 from cpe.metrics.accuracy import harmonic
 from tasks.figures import Scores, accuracy_metric
-from tasks.prepare import Plan
+from tasks.plan import Plan
 
 
 def common(plan: Plan, new: Scores, old: Scores) -> tuple[str, Scores, Scores]:

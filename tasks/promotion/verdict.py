@@ -9,7 +9,7 @@ from artifacts.stores.store import StoreError
 from cpe.lists.reading import ConceptListError, load_list
 from tasks.figures import Scores
 from tasks.here.places import Places
-from tasks.prepare import Plan
+from tasks.plan import Plan
 from tasks.promotion.bars import distances, judge
 from tasks.promotion.comparison import common
 from wording.foreign import told

@@ -12,7 +12,7 @@ from artifacts.tables import PICTURES, iter_rows
 from tasks.draw import shards
 from tasks.here.places import Places
 from tasks.look import pictures_folder
-from tasks.prepare import Plan
+from tasks.plan import Plan
 
 GRID_SEEDS = 3
 GRID_ROWS = {"erased": 24, "kept": 12}

@@ -17,7 +17,7 @@ from artifacts.report.html import render_report
 from artifacts.tables import PICTURES, iter_rows
 from tasks.figures import H0, Scores, accuracy_metric, figures
 from tasks.here.places import Places
-from tasks.prepare import Plan
+from tasks.plan import Plan
 from tasks.promotion.bars import judge
 from tasks.register import Decision, Registered
 from tasks.report.grids import GRID_ROWS, grid_of, moved_grid

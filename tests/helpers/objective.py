@@ -13,8 +13,6 @@ GATES = [
     GateConfig(gate_rank=3, adapter_rank=2, alpha=0.7),
     GateConfig(gate_rank=5, adapter_rank=4, tied_qk=False),
 ]
-
-
 COUNT, TEMPLATES, COPIES = 3, 4, 5
 
 

@@ -23,8 +23,6 @@ from artifacts.report.page import (
 )
 
 SCRIPT = "<script>alert(1)</script>"
-
-
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 

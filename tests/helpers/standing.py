@@ -6,7 +6,7 @@ from pathlib import Path
 from artifacts.tables import SCORES, write_table
 from cpe.lists.reading import load_list
 from tasks.here.places import Places
-from tasks.prepare import GatePlan, Plan
+from tasks.plan import GatePlan, Plan
 
 
 def plan_of(path: Path) -> Plan:

@@ -20,8 +20,6 @@ CONFIG = TrainingConfig(
     anchors_per_step=6,
     anchor_weight=10.0,
 )
-
-
 TABLE = random_text(20, seed=200).half()
 
 

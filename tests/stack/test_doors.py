@@ -21,7 +21,8 @@ from artifacts.stores.opening import open_store
 from helpers.doors import as_nobody, fetched_by_a_page, needs_browser, only_root_changes_accounts, status_for_nobody
 from helpers.ports import free_ports
 from stack.control import Stack
-from stack.settings import Keys, Settings
+from stack.keys import Keys
+from stack.settings import Settings
 from tasks.desk.doctor import Check, examine
 from tasks.here.places import Places
 

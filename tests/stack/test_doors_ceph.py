@@ -13,8 +13,9 @@ from helpers.doors import fetched_by_a_page, needs_browser, only_root_changes_ac
 from helpers.ports import free_ports
 from stack import servers
 from stack.ceph import Ceph
+from stack.keys import Keys
 from stack.processes import Processes
-from stack.settings import CEPH_PROGRAMS, Keys, Settings
+from stack.settings import CEPH_PROGRAMS, Settings
 
 pytestmark = [
     only_root_changes_accounts,  # Ceph needs root, too

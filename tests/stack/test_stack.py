@@ -19,8 +19,9 @@ import pytest
 from helpers.ports import free_ports
 from stack import servers
 from stack.control import Stack
+from stack.keys import Keys, write_private
 from stack.processes import Processes, Service
-from stack.settings import PROJECT, Keys, Settings, StackError, clean_environment, write_private
+from stack.settings import PROJECT, Settings, StackError, clean_environment
 from stack.signals import uninterrupted
 from stack.system import born, check_port, wait_until
 

@@ -18,7 +18,7 @@ from helpers.standing import plan_of, store_scores
 from tasks.desk.clean import clean_store
 from tasks.desk.versions import roll_back
 from tasks.here.places import Places
-from tasks.prepare import Plan
+from tasks.plan import Plan
 from tasks.register import decide, register_bundle, save_results
 from tasks.share import store_plan
 from tasks.train import assemble_bundle

@@ -8,8 +8,8 @@ from cpe.models.loading import load_pipeline
 from cpe.models.text import encode_prompts
 from cpe.words.by_embedding import rank_by_embedding
 from helpers.prepare import LIST, plan_of
+from tasks.embed import embedding_cache, encode_concepts, load_embeddings
 from tasks.here.places import Places
-from tasks.prepare import embedding_cache, encode_concepts, load_embeddings
 
 
 @pytest.fixture

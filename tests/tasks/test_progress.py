@@ -7,11 +7,11 @@ import pytest
 from cpe.models.drawing import PictureJob, generate
 from cpe.models.loading import load_pipeline
 from cpe.terms.profiles import PROFILES
-from tasks import prepare
+from tasks import embed
+from tasks.embed import embedding_cache
 from tasks.here.clock import Clock, doing
 from tasks.here.places import Places
 from tasks.here.progress import progress
-from tasks.prepare import embedding_cache
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def test_a_model_is_loaded_before_the_bar_of_what_it_does_starts_its_clock(embed
         order.append("loaded")
         return embedded
 
-    monkeypatch.setattr(prepare, "progress", bar)
-    prepare._embedded(embedding_cache(Places.from_environment(), "0" * 24), ["a cat"], loaded)
+    monkeypatch.setattr(embed, "progress", bar)
+    embed.cached_texts(embedding_cache(Places.from_environment(), "0" * 24), ["a cat"], loaded)
     assert order == ["loaded", "encoding prompts"]
 
 

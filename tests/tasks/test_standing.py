@@ -26,7 +26,7 @@ from helpers.lists import LIST
 from helpers.standing import plan_of, store_scores
 from tasks.desk.versions import lift, promote_by_hand, roll_back
 from tasks.here.places import Places
-from tasks.prepare import Plan
+from tasks.plan import Plan
 from tasks.register import decide, register_bundle, save_results
 from tasks.watch.events import changed_lists
 from tasks.watch.standing import standing_of, standings

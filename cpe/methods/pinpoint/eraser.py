@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from cpe.methods.pinpoint.config import GateConfig
-from cpe.methods.pinpoint.files import GateFileError, LoadedGates, read_gates
+from cpe.methods.pinpoint.file_checks import GateFileError
+from cpe.methods.pinpoint.files import LoadedGates, read_gates
 from cpe.methods.pinpoint.folders import gate_files
-from cpe.methods.pinpoint.gates import Gates
+from cpe.methods.pinpoint.scoring import reordered, scoring_matrix
 from cpe.models.attachment import Attachment, attachment_at, network_of
 from cpe.models.sites import find_projections, innermost, widths_of
 
@@ -56,7 +57,7 @@ class Eraser:
                     f"{first.concepts[0]!r} {len(first.sites)} ({odd[0]}); they belong to different base models"
                 )
         self._sites, self._widths = first.sites, first.gates.widths
-        self._parts = [_reordered(part, order) for part in parts]
+        self._parts = [reordered(part, order) for part in parts]
         self._scoring: list[Tensor] = []
         self._attachment: Attachment | None = None
 
@@ -138,7 +139,7 @@ class Eraser:
         network = network_of(pipe)
         projections = {name: innermost(module) for name, module in find_projections(network).items()}
         self._check_fits(projections)
-        self._scoring = self._scoring or [_scoring_matrix(part.gates) for part in self._parts]
+        self._scoring = self._scoring or [scoring_matrix(part.gates) for part in self._parts]
         self._attachment = Attachment(pipe, network, projections, self)
 
     def detach(self) -> None:
@@ -193,7 +194,7 @@ class Eraser:
         self._check_width(text)
         kind = (text.device, text.dtype)
         if not self._scoring or any((matrix.device, matrix.dtype) != kind for matrix in self._scoring):
-            self._scoring = [_scoring_matrix(part.gates).to(*kind) for part in self._parts]
+            self._scoring = [scoring_matrix(part.gates).to(*kind) for part in self._parts]
         for part, matrix in zip(self._parts, self._scoring, strict=True):
             rank, tied = part.gates.config.gate_rank, part.gates.config.tied_qk
             for some in matrix.split(max(1, PAIRS_AT_ONCE // len(text))):
@@ -232,26 +233,3 @@ class Eraser:
                     f"another eraser is attached at {name}; take it off with cpe.detach(pipe), or load all gates into "
                     "one eraser"
                 )
-
-
-def _scoring_matrix(gates: Gates) -> Tensor:
-    """Returns [Wq | v (| Wk)] of each gate, (N, R + 1 [+ R], D)."""
-    columns = [gates.query, gates.score] + ([] if gates.config.tied_qk else [gates.key])
-    return torch.cat(columns, dim=2).transpose(1, 2).contiguous()
-
-
-def _reordered(part: LoadedGates, order: dict[str, int]) -> LoadedGates:
-    """Returns gates with their projections in the given order."""
-    places = sorted(range(len(part.sites)), key=lambda place: order[part.sites[place]])
-    rank, gates = part.gates.config.adapter_rank, part.gates
-    downs, ups = gates.down.split(rank, dim=2), gates.up.split(list(gates.widths), dim=2)
-    changed = Gates(
-        gates.config,
-        tuple(gates.widths[place] for place in places),
-        gates.query,
-        gates.key,
-        gates.score,
-        torch.cat([downs[place] for place in places], dim=2),
-        torch.cat([ups[place] for place in places], dim=2),
-    )
-    return LoadedGates(part.concepts, tuple(part.sites[place] for place in places), changed)

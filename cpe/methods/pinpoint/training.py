@@ -8,7 +8,6 @@ and each ends in the gate it would have had alone.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +17,9 @@ from torch import Tensor
 from cpe.methods.pinpoint.batch import Batch, ConceptTexts
 from cpe.methods.pinpoint.checkpoint import Checkpoint, identity_of
 from cpe.methods.pinpoint.config import TrainingConfig
-from cpe.methods.pinpoint.gates import Gates
 from cpe.methods.pinpoint.projections import BaseProjections
 from cpe.methods.pinpoint.recording import Stepper
+from cpe.methods.pinpoint.records import StepRecord, Trained, learning_rate
 from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase
 
 CURVE_POINTS = 60
@@ -29,48 +28,6 @@ END_SHARE = 0.1  # of a stage's steps whose mean loss says where the stage ended
 # What a checkpoint holds of a training, besides the gates, Adam's state and the sources of randomness.
 STATE = ("stage", "phase", "step", "taken", "active", "ended", "curves")
 STATE_TENSORS = ("copies", "earlier", "last_losses")
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one optimiser step saw, before it moved anything.
-
-    Attributes:
-        stage: counted from 0.
-        phase: erasing, or searching adversarial copies.
-        step: within this phase of this stage, from 0.
-        steps: of this phase in this stage.
-        taken: steps of the whole training before this one.
-        learning_rate: of this step.
-        concepts: positions of the concepts that are still in training, n of N.
-        erase: erasing loss of each of them, (n,); in the adversary's phase its own loss.
-        adversarial: loss on the adversarial copies, 0 before there are any, (n,).
-        anchor: anchoring loss, not yet weighted, (n,).
-    """
-
-    stage: int
-    phase: Literal["erase", "adversary"]
-    step: int
-    steps: int
-    taken: int
-    learning_rate: float
-    concepts: tuple[int, ...]
-    erase: Tensor
-    adversarial: Tensor
-    anchor: Tensor
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Trained gates and how they got there.
-
-    Attributes:
-        gates: N gates, in the order of the concepts.
-        curves: of each concept, some of the records as plain values.
-    """
-
-    gates: Gates
-    curves: tuple[tuple[dict[str, Any], ...], ...]
 
 
 def steps_in_all(config: TrainingConfig) -> int:
@@ -118,14 +75,6 @@ def train(
     run.finish(watch or (lambda record: None), checkpoint, checkpoint_every)
     curves = tuple(tuple(curve) for curve in run.curves)
     return Trained(run.batch.gates.map(torch.clone), curves)
-
-
-def learning_rate(step: int, steps: int, *, peak: float, warmup: int, cycles: int) -> float:
-    """Linear warm-up, then a cosine to 0 with hard restarts."""
-    if step < warmup:
-        return peak * step / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * (cycles * progress % 1.0)))
 
 
 class Training:

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cpe.methods.pinpoint.checkpoint import CheckpointError
-from cpe.methods.pinpoint.training import Trained, train
+from cpe.methods.pinpoint.records import Trained
+from cpe.methods.pinpoint.training import train
 from helpers.places import TESTS
 from helpers.small import random_text, small_base
 from helpers.training import CONFIG, concept

@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from cpe.methods.pinpoint.config import GateConfig
-from cpe.methods.pinpoint.files import (
-    LARGEST_HEADER_BYTES,
-    GateFileError,
-    LoadedGates,
-    metadata_of,
-    read_gates,
-    to_tensors,
-)
+from cpe.methods.pinpoint.file_checks import LARGEST_HEADER_BYTES, GateFileError
+from cpe.methods.pinpoint.files import LoadedGates, metadata_of, read_gates, to_tensors
 from helpers.fuzz import DEEP, JSON, SHORT, cases
 from helpers.places import PROJECT
 from helpers.small import random_gates, small_base

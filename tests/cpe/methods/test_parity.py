@@ -15,7 +15,8 @@ from torch import nn
 from cpe.methods.pinpoint.batch import Batch, Draws
 from cpe.methods.pinpoint.config import PRESETS, GateConfig, TrainingConfig
 from cpe.methods.pinpoint.eraser import Eraser
-from cpe.methods.pinpoint.files import metadata_of, module_path, read_gates, to_tensors
+from cpe.methods.pinpoint.file_checks import module_path
+from cpe.methods.pinpoint.files import metadata_of, read_gates, to_tensors
 from cpe.methods.pinpoint.gates import Gates
 from cpe.methods.pinpoint.projections import BaseProjections
 from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from cpe.models.embeddings import INDEX_NAME, ROWS_NAME, EmbeddingCache, EmbeddingError
+from cpe.models.embedding_values import EmbeddingError
+from cpe.models.embeddings import INDEX_NAME, ROWS_NAME, EmbeddingCache
 from cpe.models.text import encode_prompts
 
 TOKENS, WIDTH = 5, 6

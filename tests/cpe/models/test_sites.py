@@ -9,7 +9,8 @@ from torch import nn
 import cpe
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
-from cpe.methods.pinpoint.files import LoadedGates, metadata_of, module_path, read_gates, to_tensors
+from cpe.methods.pinpoint.file_checks import module_path
+from cpe.methods.pinpoint.files import LoadedGates, metadata_of, read_gates, to_tensors
 from cpe.methods.pinpoint.gates import Gates
 from cpe.methods.pinpoint.projections import BaseProjections, find_projections
 from helpers.tiny import draw_variant, eraser_for, gates_for, tiny_pipeline
