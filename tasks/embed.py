@@ -42,7 +42,9 @@ def embedding_cache(places: Places, text_fingerprint: str) -> "EmbeddingCache":
     return EmbeddingCache(places.work / "embeddings" / text_fingerprint[:24])
 
 
-def cached_texts(cache: "EmbeddingCache", prompts: Sequence[str], loaded: Callable[[], Any]) -> tuple[dict[str, int], Any]:
+def cached_texts(
+    cache: "EmbeddingCache", prompts: Sequence[str], loaded: Callable[[], Any]
+) -> tuple[dict[str, int], Any]:
     """Returns each prompt's row and the table of rows; `loaded` gives the pipeline if something is missing."""
     from cpe.models.text import encode_prompts
 

@@ -14,7 +14,7 @@ from prefect import task
 
 from artifacts.disk import write_whole
 from artifacts.hashing import folder_hash
-from artifacts.registry.registry import FILES_HASH, STORE
+from artifacts.registry.versions import FILES_HASH, STORE
 from tasks.figures import Scores, accuracy_metric, as_results, figures
 from tasks.here.places import Places
 from tasks.plan import Plan

@@ -9,6 +9,9 @@ from typing import Any
 from artifacts.registry.link import RegistryError, error_code
 
 CHAMPION = "champion"
+MODEL_PREFIX = "cpe-"
+FILES_HASH = "files_sha256"
+STORE = "store"  # the tag that says in which store a version's gates were put
 HELD_BACK = "held_back"
 ROLLED_BACK_AT = "rolled_back_at"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from artifacts.registry.registry import MODEL_PREFIX, ModelVersion
+from artifacts.registry.registry import ModelVersion
+from artifacts.registry.versions import MODEL_PREFIX
 from artifacts.stores.store import StoreError
 from cpe.lists.reading import ConceptListError, load_list
 from tasks.figures import Scores

@@ -13,7 +13,9 @@ import pytest
 
 from artifacts.hashing import folder_hash
 from artifacts.kinds.bundle import write_manifest
-from artifacts.registry.registry import FILES_HASH, ModelVersion, Registry, RegistryError, fetch
+from artifacts.registry.fetching import fetch
+from artifacts.registry.registry import ModelVersion, Registry, RegistryError
+from artifacts.registry.versions import FILES_HASH
 from artifacts.stores.opening import open_store
 
 

@@ -17,7 +17,8 @@ from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from artifacts.hashing import folder_hash
-from artifacts.registry.registry import FILES_HASH, Registry, RegistryError
+from artifacts.registry.registry import Registry, RegistryError
+from artifacts.registry.versions import FILES_HASH
 from artifacts.stores.opening import open_store
 from artifacts.tables import IMAGES, PICTURES, SCORES, read_table
 from cpe.embedded.pixels import to_tensor
