@@ -22,7 +22,7 @@ from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
 from cpe.methods.pinpoint.files import LoadedGates
 from cpe.methods.pinpoint.gates import Gates
-from cpe.methods.pinpoint.projections import find_projections
+from cpe.models.sites import find_projections
 
 COUNTS = (1, 50, 500)
 GUIDANCE = 7.5

@@ -3,10 +3,7 @@
 from pathlib import Path
 
 from artifacts import defaults
-from artifacts.registry.champions import bundle_of as bundle_of
-from artifacts.registry.link import RegistryError as RegistryError
 from artifacts.registry.registry import Registry
-from artifacts.registry.versions import ModelVersion as ModelVersion
 
 
 def fetch(reference: str, target: str | Path | None = None) -> Path:

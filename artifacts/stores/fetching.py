@@ -4,9 +4,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from artifacts.disk import DamagedError as DamagedError
-from artifacts.disk import StoreError as StoreError
-from artifacts.disk import rename_new, reporting, retire, sync_tree, temporary_sibling
+from artifacts.disk import DamagedError, StoreError, rename_new, reporting, retire, sync_tree, temporary_sibling
 from artifacts.stores.index import INDEX_NAME, Index, fault, parse_index, read_index
 from artifacts.stores.keys import check_key
 

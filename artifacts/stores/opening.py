@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from artifacts.disk import DamagedError as DamagedError
-from artifacts.disk import StoreError as StoreError
 from artifacts.stores.store import Store
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # "s3:/…" is a typing error, not the name of a folder

@@ -17,8 +17,8 @@ from benchmarks import inference
 from benchmarks.memory import peak_mib, reset_peak
 from cpe.methods.pinpoint.eraser import Eraser
 from cpe.methods.pinpoint.files import LoadedGates
-from cpe.methods.pinpoint.projections import find_projections
 from cpe.models.loading import EMBEDDED_FOLDER
+from cpe.models.sites import find_projections
 from scripts.on_gpu.sizes import Sizes
 
 ROUNDS = 3

@@ -204,7 +204,7 @@ def _time_drawing(pipe: Any, profile: Profile, prompt: str) -> tuple[Any, float]
 
 def _gate_bytes(plan: Plan, places: Places) -> int:
     """Returns the size of one gate's file, float32."""
-    from cpe.methods.pinpoint.projections import find_projections
+    from cpe.models.sites import find_projections
 
     gate = plan.concepts.training_config.gate
     modules = find_projections(places.loaded(plan.concepts.base_model).unet).values()

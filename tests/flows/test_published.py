@@ -13,8 +13,8 @@ from prefect.testing.utilities import prefect_test_harness
 from artifacts.registry.registry import Registry
 from artifacts.tables import SCORES, read_table
 from cpe.methods.pinpoint.eraser import Eraser
-from cpe.methods.pinpoint.projections import find_projections
 from cpe.models.loading import load_pipeline
+from cpe.models.sites import find_projections
 from cpe.terms.profiles import PROFILES
 from flows.erase_and_evaluate import erase_and_evaluate
 from helpers.places import LISTS

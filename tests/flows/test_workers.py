@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from helpers.deployment import PREFECT, PROJECT, heed_interrupts
 from helpers.deployment import prefect as prefect
-from helpers.little import LITTLE
+from helpers.lists import LITTLE
 from tasks.prepare import prepare_concepts
 from tasks.train import plan_training, train_gates
 

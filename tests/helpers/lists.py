@@ -21,3 +21,11 @@ LIST = {
     "evaluation": {"templates": ["a picture of a {}", "a {} in the style of noto"], "seeds": 2},
     "bars": {"erased_accuracy_at_most": 0.25, "kept_ratio_at_least": 0.75, "least_pictures": 8},
 }
+LITTLE = {
+    **LIST,
+    "name": "little",
+    "targets": ["rose", "pizza", "snake"],
+    "evaluation": {"templates": ["a picture of a {}"], "seeds": 2},
+    "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 80}},
+    "bars": {"erased_accuracy_at_most": 1.0, "least_pictures": 1},
+}

@@ -12,8 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cpe.models.sites import find_projections as find_projections
-from cpe.models.sites import weight_of, widths_of
+from cpe.models.sites import find_projections, weight_of, widths_of
 
 SUMMARY_FORMAT = 1  # raised when weights or M are computed otherwise
 

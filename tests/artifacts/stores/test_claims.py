@@ -14,7 +14,7 @@ import yaml
 from artifacts.stores.claims import claimed
 from artifacts.stores.opening import open_store
 from artifacts.stores.store import Store
-from helpers.little import LITTLE
+from helpers.lists import LITTLE
 
 FAST = {"renew_s": 0.2, "patience_s": 2.0, "poll_s": 0.05}
 

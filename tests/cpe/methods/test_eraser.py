@@ -14,8 +14,8 @@ from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
 from cpe.methods.pinpoint.file_checks import GateFileError
 from cpe.methods.pinpoint.files import LoadedGates, metadata_of, read_gates, to_tensors
-from cpe.methods.pinpoint.projections import find_projections
 from cpe.models import prompt_cache
+from cpe.models.sites import find_projections
 from cpe.models.text import encode_prompts
 from helpers.small import as_plain
 from helpers.tiny import eraser_for, gates_for, tiny_pipeline

@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 
 import cpe
-from cpe.methods.pinpoint.projections import find_projections
+from cpe.models.sites import find_projections
 from helpers.tiny import by_reference, draw_variant, eraser_for, tiny_pipeline, tiny_variant
 
 SITE = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v"

@@ -4,7 +4,7 @@ import accelerate
 import pytest
 import torch
 
-from cpe.methods.pinpoint.projections import find_projections
+from cpe.models.sites import find_projections
 from helpers.tiny import by_reference, draw_variant, eraser_for, tiny_variant
 
 LOOSER = {"rtol": 1e-4, "atol": 1e-4}  # the same sum in another order, amplified by guidance

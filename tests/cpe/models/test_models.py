@@ -22,10 +22,10 @@ from cpe.embedded.classifier import PictureClassifier, classify
 from cpe.embedded.pixels import to_tensor
 from cpe.embedded.scorer import load_clip
 from cpe.embedded.subjects import NOUNS, STYLES, all_captions, caption
-from cpe.methods.pinpoint.projections import find_projections
 from cpe.models.drawing import PictureJob, generate
 from cpe.models.fingerprints import fingerprint, text_fingerprint
 from cpe.models.loading import EMBEDDED_FOLDER, ModelError, load_pipeline
+from cpe.models.sites import find_projections
 from cpe.models.text import encode_prompts, token_ids, token_words, unread_names
 from cpe.terms.profiles import PROFILES
 from helpers.tiny import tiny_pipeline, tiny_variant

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cpe.methods.pinpoint.projections import find_projections
+from cpe.models.sites import find_projections
 from helpers.tiny import by_reference, draw_variant, eraser_for, tiny_variant
 
 KINDS = ("text", "image", "inpainting", "controlnet", "xl")

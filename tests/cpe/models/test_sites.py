@@ -12,7 +12,8 @@ from cpe.methods.pinpoint.eraser import Eraser
 from cpe.methods.pinpoint.file_checks import module_path
 from cpe.methods.pinpoint.files import LoadedGates, metadata_of, read_gates, to_tensors
 from cpe.methods.pinpoint.gates import Gates
-from cpe.methods.pinpoint.projections import BaseProjections, find_projections
+from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.models.sites import find_projections
 from helpers.tiny import draw_variant, eraser_for, gates_for, tiny_pipeline
 
 WIDTHS = {"block_out_channels": (16, 32), "norm_num_groups": 8, "attention_head_dim": 8, "cross_attention_dim": 32}
