@@ -5,7 +5,6 @@ it belongs to. Two writers of one key can therefore never touch each other's fil
 """
 
 import os
-import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,41 +16,17 @@ from typing import Any
 from boto3.exceptions import Boto3Error
 from boto3.session import Session
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 
 from artifacts.disk import StoreError, reporting
 from artifacts.hashing import CHUNK_BYTES
 from artifacts.stores.index import INDEX_NAME, LARGEST_INDEX_BYTES, Index, build_index, list_files, parse_index
 from artifacts.stores.keys import check_key, is_key
+from artifacts.stores.s3_client import BUCKET_PATTERN, CONFIG, ENDPOINT_PATTERN, advice_on
 from artifacts.stores.store import ASIDE, Store
 
-BUCKET_PATTERN = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-ENDPOINT_PATTERN = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?")
-CODE_PATTERN = re.compile(r"[A-Za-z0-9.]{1,64}")
 CONFLICT_TRIES = 6
 LEFTOVER_AGE = timedelta(days=1)  # an upload that old was cut off, no matter how slow the line
-CONFIG = Config(
-    connect_timeout=5,
-    read_timeout=60,
-    retries={"mode": "standard", "total_max_attempts": 3},
-    # Files are verified by SHA-256 here; newer checksum headers are unknown to many S3-compatible servers.
-    request_checksum_calculation="when_required",
-    response_checksum_validation="when_required",
-)
-ADVICE = {
-    "NoSuchBucket": "the bucket does not exist; create it or fix the store's url",
-    "NotImplemented": "this server lacks conditional writes (If-None-Match); use one that has them (AWS, Ceph)",
-    "PermanentRedirect": "the bucket is in another region; set AWS_DEFAULT_REGION to it",
-    "QuotaExceeded": "the storage quota is used up; delete something or have it raised",
-    "InsufficientStorage": "the server is full; delete something or have it enlarged",
-}
 
 
 class S3Store(Store):
@@ -266,29 +241,5 @@ class S3Store(Store):
             raise self._error(what, error) from None
 
     def _error(self, what: str, error: Exception) -> StoreError:
-        """Say what went wrong by its code alone, and raise it `from None`, so that no traceback has more.
-
-        The server's own text may repeat what a message must not hold, and so may that of an HTTP client.
-        """
-        code, status = "", 0
-        if isinstance(error, ClientError):
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            code = code if CODE_PATTERN.fullmatch(code) else type(error).__name__
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in ADVICE:
-            advice = ADVICE[code]
-        elif status in (401, 403) or isinstance(error, NoCredentialsError | PartialCredentialsError):
-            advice = (
-                "credentials are missing or refused; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE) "
-                "to those of a user who may list, get, put and delete objects in this bucket"
-            )
-        elif isinstance(error, HTTPClientError) and isinstance(error.kwargs.get("error"), ValueError):
-            advice = (
-                "a credential holds a line break or another character that no request can carry; set AWS_ACCESS_KEY_ID "
-                "and AWS_SESSION_TOKEN again without it"
-            )
-        elif isinstance(error, ConnectionError | HTTPClientError):
-            advice = "the server cannot be reached; check that it runs and that AWS_ENDPOINT_URL is right"
-        else:
-            advice = f"{code or type(error).__name__}; check the url, the settings and the server's log"
-        return StoreError(f"cannot {what} {self.url} at {self.where}: {advice}")
+        """An error to be raised `from None`, so that no traceback has more than `advice_on` says."""
+        return StoreError(f"cannot {what} {self.url} at {self.where}: {advice_on(error)}")
