@@ -20,8 +20,8 @@ from benchmarks.memory import peak_mib, reset_peak
 from benchmarks.shapes import TOKENS, UNETS, build_unet
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
-from cpe.methods.pinpoint.files import LoadedGates
 from cpe.methods.pinpoint.gates import Gates
+from cpe.methods.pinpoint.storage.files import LoadedGates
 from cpe.models.sites import find_projections
 
 COUNTS = (1, 50, 500)

@@ -9,10 +9,10 @@ from benchmarks import plain
 from cpe.methods.pinpoint.batch import ConceptTexts
 from cpe.methods.pinpoint.config import TrainingConfig
 from cpe.methods.pinpoint.gates import Gates
-from cpe.methods.pinpoint.projections import BaseProjections
 from cpe.methods.pinpoint.recording import Stepper
 from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase
 from cpe.methods.pinpoint.training import Training
+from cpe.models.projections import BaseProjections
 
 TEMPLATES, ANCHORS = 100, 2000  # prompts of a target, embeddings that anchors are drawn from
 RESTLESS = 0.02  # standard deviation of the up matrices: a gate in the middle of its training, not one at its start

@@ -22,8 +22,8 @@ from benchmarks.memory import peak_mib, reset_peak
 from benchmarks.shapes import TOKENS, UNETS, build_attentions
 from benchmarks.steps import Steps, concepts_of
 from cpe.methods.pinpoint.config import PRESETS, TrainingConfig
-from cpe.methods.pinpoint.projections import BaseProjections
 from cpe.methods.pinpoint.training import train
+from cpe.models.projections import BaseProjections
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:

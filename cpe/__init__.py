@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from cpe.methods.pinpoint.batch import ConceptTexts as ConceptTexts
     from cpe.methods.pinpoint.config import PRESETS as PRESETS
     from cpe.methods.pinpoint.eraser import Eraser as Eraser
-    from cpe.methods.pinpoint.projections import BaseProjections as BaseProjections
     from cpe.methods.pinpoint.training import train as train
     from cpe.models.attachment import detach as detach
     from cpe.models.loading import load_pipeline as load_pipeline
+    from cpe.models.projections import BaseProjections as BaseProjections
     from cpe.models.text import encode_prompts as encode_prompts
 
 _PUBLIC = {
-    "BaseProjections": "cpe.methods.pinpoint.projections",
+    "BaseProjections": "cpe.models.projections",
     "ConceptList": "cpe.lists.schema",
     "ConceptTexts": "cpe.methods.pinpoint.batch",
     "Eraser": "cpe.methods.pinpoint.eraser",

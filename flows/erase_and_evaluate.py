@@ -6,11 +6,11 @@ from prefect import flow
 
 from flows.share import share
 from tasks.desk.limits import check_limits
+from tasks.evaluation.score import measure
 from tasks.here.clock import Clock
 from tasks.prepare import prepare_concepts
 from tasks.register import decide, register_bundle, save_results
 from tasks.report.page import write_report
-from tasks.score import measure
 from tasks.share import store_plan
 from tasks.train import assemble_bundle, plan_training
 

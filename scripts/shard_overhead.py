@@ -23,8 +23,8 @@ def main() -> None:
         os.environ["CPE_WORK"] = folder
         import cpe.models.drawing
         from tasks.draw import artist, draw_shard, shards
+        from tasks.evaluation.look import pictures_folder
         from tasks.here.places import Places
-        from tasks.look import pictures_folder
         from tasks.prepare import prepare_concepts
 
         places, plan = Places.from_environment(), prepare_concepts.fn("emoji")

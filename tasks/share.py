@@ -11,10 +11,10 @@ from artifacts.hashing import content_hash
 from tasks.desk.clean import mark_used, stored_plan
 from tasks.draw import draw_pictures, shards
 from tasks.embed import encode_concepts
+from tasks.evaluation.look import observation_keys, open_observers
+from tasks.evaluation.score import look_at_pictures
 from tasks.here.places import Places
-from tasks.look import observation_keys, open_observers
 from tasks.plan import Plan
-from tasks.score import look_at_pictures
 from tasks.train import plan_training, train_gates
 
 Stage = Literal["train", "draw before", "draw after", "look"]

@@ -75,9 +75,9 @@ def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
 
 
 def _train(places: Places, plan: Plan, chosen: Sequence[GatePlan]) -> None:
-    from cpe.methods.pinpoint.checkpoint import CheckpointError
-    from cpe.methods.pinpoint.projections import BaseProjections
+    from cpe.methods.pinpoint.storage.checkpoint import CheckpointError
     from cpe.methods.pinpoint.training import steps_in_all, train
+    from cpe.models.projections import BaseProjections
 
     config = plan.concepts.training_config
     rows, table = load_embeddings(places, plan, chosen)
@@ -128,7 +128,7 @@ def _store_trained(places: Places, gates: Sequence[GatePlan]) -> None:
 
 def _is_whole(folder: Path) -> bool:
     """Whether a gate that waits in the work folder is what was written there."""
-    from cpe.methods.pinpoint.file_checks import FILE_NAME
+    from cpe.methods.pinpoint.storage.checks import FILE_NAME
 
     try:
         return json.loads((folder / MANIFEST_NAME).read_text())["sha256"] == file_hash(folder / FILE_NAME)
@@ -168,8 +168,8 @@ def _seed(plan: Plan, gate: GatePlan) -> int:
 def _write_gate(folder: Path, plan: Plan, gate: GatePlan, gates: Any, sites: Sequence[str], curve: Sequence) -> None:
     from safetensors.torch import save_file
 
-    from cpe.methods.pinpoint.file_checks import FILE_NAME
-    from cpe.methods.pinpoint.files import metadata_of, to_tensors
+    from cpe.methods.pinpoint.storage.checks import FILE_NAME
+    from cpe.methods.pinpoint.storage.files import metadata_of, to_tensors
 
     folder.mkdir(parents=True)
     save_file(to_tensors(gates, sites), folder / FILE_NAME, metadata_of(gates, [gate.concept]))

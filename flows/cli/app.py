@@ -68,10 +68,10 @@ def evaluate(
     """Draw and measure a list whose gates are trained already, without training or registering anything."""
     from tasks.desk.limits import check_limits
     from tasks.draw import draw_pictures
+    from tasks.evaluation.score import measure
     from tasks.figures import Scores
     from tasks.here.places import Places
     from tasks.prepare import prepare_concepts
-    from tasks.score import measure
     from tasks.train import assemble_bundle, missing_gates
 
     prepared = prepare_concepts.fn(concepts, profile)

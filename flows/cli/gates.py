@@ -25,7 +25,7 @@ GatesOption = Annotated[
 def load_gates(gates: list[str]) -> "Eraser":
     """Loads the named gates, those of registered models downloaded for the while, and says which were taken."""
     from cpe.methods.pinpoint.eraser import Eraser
-    from cpe.methods.pinpoint.folders import gate_files
+    from cpe.methods.pinpoint.storage.folders import gate_files
     from tasks.here.places import Places
 
     with TemporaryDirectory(prefix="cpe-") as scratch:

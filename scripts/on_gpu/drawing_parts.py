@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks import inference
 from benchmarks.memory import peak_mib, reset_peak
 from cpe.methods.pinpoint.eraser import Eraser
-from cpe.methods.pinpoint.files import LoadedGates
+from cpe.methods.pinpoint.storage.files import LoadedGates
 from cpe.models.loading import EMBEDDED_FOLDER
 from cpe.models.sites import find_projections
 from scripts.on_gpu.sizes import Sizes

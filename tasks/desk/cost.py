@@ -12,8 +12,8 @@ from cpe.methods.pinpoint.config import TrainingConfig
 from cpe.terms.profiles import Profile
 from tasks.draw import shards
 from tasks.embed import embedding_cache
+from tasks.evaluation.look import open_observers
 from tasks.here.places import Places
-from tasks.look import open_observers
 from tasks.plan import Plan
 from tasks.train import GATES_AT_ONCE, missing_gates
 
@@ -121,8 +121,8 @@ def measure_rates(plan: Plan, places: Places) -> Rates:
 def _time_training(plan: Plan, places: Places, pipe: Any, embeddings: Any) -> tuple[float, float, float]:
     """Returns seconds a gate of a first, a later and an adversary step, as many gates at once as would be trained."""
     from cpe.methods.pinpoint.batch import ConceptTexts
-    from cpe.methods.pinpoint.projections import BaseProjections
     from cpe.methods.pinpoint.training import train
+    from cpe.models.projections import BaseProjections
 
     count = max(1, min(GATES_AT_ONCE, len(missing_gates(plan)) or len(plan.gates)))
     embeddings = embeddings.to(pipe.device)

@@ -10,8 +10,8 @@ from PIL import Image, ImageFilter
 from artifacts.report import page
 from artifacts.tables import PICTURES, iter_rows
 from tasks.draw import shards
+from tasks.evaluation.look import pictures_folder
 from tasks.here.places import Places
-from tasks.look import pictures_folder
 from tasks.plan import Plan
 
 GRID_SEEDS = 3

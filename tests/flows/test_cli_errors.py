@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import cpe.models.drawing
 from cpe.methods.pinpoint.config import GateConfig
-from cpe.methods.pinpoint.files import metadata_of, to_tensors
+from cpe.methods.pinpoint.storage.files import metadata_of, to_tensors
 from cpe.models.loading import EMBEDDED_FOLDER
 from flows.cli.app import app
 from helpers.lists import LIST

@@ -29,8 +29,8 @@ from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
 from helpers.lists import LIST
 from tasks.draw import draw_pictures, shards
+from tasks.evaluation.look import open_observers, pictures_folder, read_picture
 from tasks.here.places import Places
-from tasks.look import open_observers, pictures_folder, read_picture
 from tasks.prepare import prepare_concepts
 
 RUNNER = CliRunner()
@@ -266,8 +266,8 @@ def test_what_was_looked_at_is_not_looked_at_again(workplace, monkeypatch):
     for scores in (places.work / "store" / "scores").iterdir():
         if scores.is_dir() and not scores.name.startswith("."):
             shutil.rmtree(scores)
+    from tasks.evaluation.score import measure
     from tasks.figures import Scores
-    from tasks.score import measure
 
     again = Scores.of(places, measure.fn(plan, plan.bundle))
     assert again.pair("noun_accuracy", "erased") == results["erased"]

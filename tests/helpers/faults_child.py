@@ -174,7 +174,7 @@ def write_down(path: str) -> None:
     wrap("cpe.methods.pinpoint.training:Training._note", note)
     wrap("tasks.draw:draw_shard", draw_shard)
     wrap("cpe.models.drawing:generate", generate)
-    wrap("tasks.look:store_values", observed)
+    wrap("tasks.evaluation.look:store_values", observed)
     wrap("artifacts.stores.folder:FolderStore.put", put)
     wrap("artifacts.stores.s3:S3Store.put", put)
 

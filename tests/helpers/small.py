@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.gates import Gates
-from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.models.projections import BaseProjections
 
 TOKENS, WIDTH = 12, 20
 

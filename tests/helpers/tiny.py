@@ -21,10 +21,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
-from cpe.methods.pinpoint.files import LoadedGates
 from cpe.methods.pinpoint.gates import Gates
-from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.methods.pinpoint.storage.files import LoadedGates
 from cpe.models.loading import EMBEDDED_FOLDER
+from cpe.models.projections import BaseProjections
 from cpe.models.sites import find_projections
 
 TEXT_WIDTH = 32

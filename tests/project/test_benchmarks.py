@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from benchmarks import training
 from benchmarks.shapes import UNETS, build_attentions
 from cpe.methods.pinpoint.config import PRESETS
-from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.models.projections import BaseProjections
 from cpe.models.sites import find_projections
 from flows.cli.app import app
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tasks.gather import Gathered
+from tasks.evaluation.gather import Gathered
 
 
 def test_what_was_added_shard_by_shard_comes_back_by_set_and_phase_in_order(tmp_path):

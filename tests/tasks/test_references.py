@@ -11,8 +11,8 @@ from cpe.metrics.frechet import frechet_distance
 from cpe.metrics.reference import save_statistics, statistics_of
 from cpe.observers.base import Observer
 from helpers.sets import a_set, scores
+from tasks.evaluation.references import reference_statistics
 from tasks.here.places import Places
-from tasks.references import reference_statistics
 
 
 class Corners(Observer):

@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from cpe.methods.pinpoint.file_checks import FILE_NAME
-from cpe.methods.pinpoint.files import read_gates
+from cpe.methods.pinpoint.storage.checks import FILE_NAME
+from cpe.methods.pinpoint.storage.files import read_gates
 from helpers.prepare import LIST
 from tasks import train
 from tasks.here.places import Places

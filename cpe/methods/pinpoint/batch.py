@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cpe.methods.pinpoint.config import TrainingConfig
 from cpe.methods.pinpoint.gates import Gates
-from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.models.projections import BaseProjections
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from cpe.methods.pinpoint.config import GateConfig
-from cpe.methods.pinpoint.file_checks import GateFileError
-from cpe.methods.pinpoint.files import LoadedGates, read_gates
-from cpe.methods.pinpoint.folders import gate_files
 from cpe.methods.pinpoint.scoring import reordered, scoring_matrix
+from cpe.methods.pinpoint.storage.checks import GateFileError
+from cpe.methods.pinpoint.storage.files import LoadedGates, read_gates
+from cpe.methods.pinpoint.storage.folders import gate_files
 from cpe.models.attachment import Attachment, attachment_at, network_of
 from cpe.models.sites import find_projections, innermost, widths_of
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cpe.methods.pinpoint.config import GateConfig
-from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.models.projections import BaseProjections
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from cpe.methods.pinpoint.files import LoadedGates
 from cpe.methods.pinpoint.gates import Gates
+from cpe.methods.pinpoint.storage.files import LoadedGates
 
 
 def scoring_matrix(gates: Gates) -> Tensor:

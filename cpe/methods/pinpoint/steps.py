@@ -23,7 +23,7 @@ from cpe.methods.pinpoint.objective import (
     weigh,
     weigh_gradient,
 )
-from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.models.projections import BaseProjections
 
 
 class ErasePhase:

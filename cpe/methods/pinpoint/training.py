@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from cpe.methods.pinpoint.batch import Batch, ConceptTexts
-from cpe.methods.pinpoint.checkpoint import Checkpoint, identity_of
 from cpe.methods.pinpoint.config import TrainingConfig
-from cpe.methods.pinpoint.projections import BaseProjections
 from cpe.methods.pinpoint.recording import Stepper
 from cpe.methods.pinpoint.records import StepRecord, Trained, learning_rate
 from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase
+from cpe.methods.pinpoint.storage.checkpoint import Checkpoint, identity_of
+from cpe.models.projections import BaseProjections
 
 CURVE_POINTS = 60
 CHECKPOINT_EVERY = 250

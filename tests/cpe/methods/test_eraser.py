@@ -12,8 +12,8 @@ from benchmarks import plain
 from cpe.methods.pinpoint import eraser as eraser_module
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
-from cpe.methods.pinpoint.file_checks import GateFileError
-from cpe.methods.pinpoint.files import LoadedGates, metadata_of, read_gates, to_tensors
+from cpe.methods.pinpoint.storage.checks import GateFileError
+from cpe.methods.pinpoint.storage.files import LoadedGates, metadata_of, read_gates, to_tensors
 from cpe.models import prompt_cache
 from cpe.models.sites import find_projections
 from cpe.models.text import encode_prompts

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from cpe.methods.pinpoint.config import GateConfig
-from cpe.methods.pinpoint.file_checks import LARGEST_HEADER_BYTES, GateFileError
-from cpe.methods.pinpoint.files import LoadedGates, metadata_of, read_gates, to_tensors
+from cpe.methods.pinpoint.storage.checks import LARGEST_HEADER_BYTES, GateFileError
+from cpe.methods.pinpoint.storage.files import LoadedGates, metadata_of, read_gates, to_tensors
 from helpers.fuzz import DEEP, JSON, SHORT, cases
 from helpers.places import PROJECT
 from helpers.small import random_gates, small_base
@@ -270,7 +270,7 @@ def test_a_file_of_another_kind_or_with_a_huge_header_takes_no_memory(tmp_path):
             file.truncate(len(data) + zeros)
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from cpe.methods.pinpoint.files import GateFileError, read_gates\n"
+        "from cpe.methods.pinpoint.storage.files import GateFileError, read_gates\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before, refused = used(), 0\n"
         "for path in map(Path, sys.argv[1:]):\n"

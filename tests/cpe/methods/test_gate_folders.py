@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
-from cpe.methods.pinpoint.file_checks import GateFileError
-from cpe.methods.pinpoint.files import metadata_of, to_tensors
-from cpe.methods.pinpoint.folders import gate_files
+from cpe.methods.pinpoint.storage.checks import GateFileError
+from cpe.methods.pinpoint.storage.files import metadata_of, to_tensors
+from cpe.methods.pinpoint.storage.folders import gate_files
 from cpe.models.loading import load_pipeline
 from cpe.models.text import encode_prompts
 from cpe.terms.profiles import PROFILES

@@ -15,11 +15,11 @@ from torch import nn
 from cpe.methods.pinpoint.batch import Batch, Draws
 from cpe.methods.pinpoint.config import PRESETS, GateConfig, TrainingConfig
 from cpe.methods.pinpoint.eraser import Eraser
-from cpe.methods.pinpoint.file_checks import module_path
-from cpe.methods.pinpoint.files import metadata_of, read_gates, to_tensors
 from cpe.methods.pinpoint.gates import Gates
-from cpe.methods.pinpoint.projections import BaseProjections
 from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase
+from cpe.methods.pinpoint.storage.checks import module_path
+from cpe.methods.pinpoint.storage.files import metadata_of, read_gates, to_tensors
+from cpe.models.projections import BaseProjections
 from helpers.parity import FOLDER
 
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason=f"no parity data at {FOLDER.name}")

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-import cpe.methods.pinpoint.projections
+import cpe.models.projections
 from benchmarks import plain
-from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.models.projections import BaseProjections
 from helpers.small import TOKENS, small_unet
 
 
 @pytest.fixture
 def computed(monkeypatch):
     calls = []
-    summary = cpe.methods.pinpoint.projections._summary
-    monkeypatch.setattr(cpe.methods.pinpoint.projections, "_summary", lambda *given: calls.append(1) or summary(*given))
+    summary = cpe.models.projections._summary
+    monkeypatch.setattr(cpe.models.projections, "_summary", lambda *given: calls.append(1) or summary(*given))
     return calls
 
 

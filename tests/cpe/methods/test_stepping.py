@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from cpe.methods.pinpoint.projections import BaseProjections
 from cpe.methods.pinpoint.recording import Stepper, record
 from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase, with_copies
+from cpe.models.projections import BaseProjections
 from helpers.objective import GATES, Case, settings
 from helpers.small import TOKENS, small_unet
 from helpers.training import CONFIG, concept, trained

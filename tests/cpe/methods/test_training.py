@@ -10,9 +10,9 @@ from benchmarks import plain
 from cpe.methods.pinpoint.batch import ConceptTexts, fresh_gates
 from cpe.methods.pinpoint.config import PRESETS, TrainingConfig
 from cpe.methods.pinpoint.mixing import mix_anchors
-from cpe.methods.pinpoint.projections import BaseProjections
 from cpe.methods.pinpoint.records import learning_rate
 from cpe.methods.pinpoint.training import steps_in_all, train
+from cpe.models.projections import BaseProjections
 from cpe.models.sites import find_projections
 from helpers.small import TOKENS, WIDTH, as_plain, random_text, small_base, small_unet
 from helpers.training import CONFIG, TABLE, concept, trained

@@ -9,10 +9,10 @@ from torch import nn
 import cpe
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
-from cpe.methods.pinpoint.file_checks import module_path
-from cpe.methods.pinpoint.files import LoadedGates, metadata_of, read_gates, to_tensors
 from cpe.methods.pinpoint.gates import Gates
-from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.methods.pinpoint.storage.checks import module_path
+from cpe.methods.pinpoint.storage.files import LoadedGates, metadata_of, read_gates, to_tensors
+from cpe.models.projections import BaseProjections
 from cpe.models.sites import find_projections
 from helpers.tiny import draw_variant, eraser_for, gates_for, tiny_pipeline
 

@@ -10,8 +10,8 @@ from artifacts.hashing import content_hash, file_hash, folder_hash
 from cpe.metrics.pictures import READING
 from cpe.metrics.reference import Statistics, folder_pictures, load_statistics, save_statistics, statistics_of
 from cpe.observers.base import Observer
+from tasks.evaluation.look import read_picture
 from tasks.here.places import Places
-from tasks.look import read_picture
 from wording.foreign import told
 
 PICTURES_AT_ONCE = 64

@@ -18,13 +18,13 @@ from cpe.metrics.reference import Statistics
 from cpe.metrics.score import mean_score
 from cpe.observers.base import Observer
 from tasks.draw import Shard, file_name, shards
-from tasks.gather import Gathered
+from tasks.evaluation.gather import Gathered
+from tasks.evaluation.look import observation_keys, observe, open_observers
+from tasks.evaluation.moved import moved, moved_most, pairs
+from tasks.evaluation.references import reference_statistics
 from tasks.here.places import Places
 from tasks.here.progress import progress
-from tasks.look import observation_keys, observe, open_observers
-from tasks.moved import moved, moved_most, pairs
 from tasks.plan import Plan
-from tasks.references import reference_statistics
 from tasks.train import gates_of_bundle
 
 MEASURES = 6  # raised when the same pictures would get other scores

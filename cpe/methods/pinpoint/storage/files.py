@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cpe.methods.pinpoint.config import GateConfig
-from cpe.methods.pinpoint.file_checks import (
+from cpe.methods.pinpoint.gates import Gates
+from cpe.methods.pinpoint.storage.checks import (
     ALPHA,
     ATTENTION,
     DOWN,
@@ -39,7 +40,6 @@ from cpe.methods.pinpoint.file_checks import (
     module_path,
     shapes_of,
 )
-from cpe.methods.pinpoint.gates import Gates
 from wording.foreign import show, told
 
 

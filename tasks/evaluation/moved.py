@@ -9,8 +9,8 @@ from artifacts.hashing import content_hash
 from cpe.evaluation.scoring import PHASES, SetSeen
 from cpe.observers.base import Observer
 from tasks.draw import Shard, file_name
+from tasks.evaluation.look import load_values, pictures_folder, read_picture, store_values
 from tasks.here.places import Places
-from tasks.look import load_values, pictures_folder, read_picture, store_values
 from tasks.plan import Plan
 
 WORST = 12  # pictures named and shown

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from cpe.methods.pinpoint.files import holds_gate
+from cpe.methods.pinpoint.storage.files import holds_gate
 
 NAMED_AT_MOST = 5
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cpe.methods.pinpoint.batch import Batch, ConceptTexts
 from cpe.methods.pinpoint.config import TrainingConfig
-from cpe.methods.pinpoint.projections import BaseProjections
+from cpe.models.projections import BaseProjections
 from wording.foreign import show, told
 
 FORMAT = 2
