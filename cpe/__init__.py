@@ -1,13 +1,15 @@
 """CPE, Concept Pinpoint Eraser: concepts taken out of text-to-image models by gates on the text.
 
-What a user needs is here, loaded when asked for: `Eraser`, `detach`, `ConceptList`, `load_list`, `load_pipeline`,
-`train` with its `ConceptTexts`, `BaseProjections` and `encode_prompts`, and the `PRESETS`.
+What a user needs is here, loaded when asked for: `Eraser`, `fetch`, `detach`, `load_pipeline`, `ConceptList`,
+`load_list`, `train` with its `ConceptTexts`, `BaseProjections` and `encode_prompts`, and the `PRESETS`.
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from artifacts.registry.fetching import fetch as fetch
     from cpe.lists.reading import load_list as load_list
     from cpe.lists.schema import ConceptList as ConceptList
     from cpe.methods.pinpoint.batch import ConceptTexts as ConceptTexts
@@ -26,7 +28,8 @@ _PUBLIC = {
     "Eraser": "cpe.methods.pinpoint.eraser",
     "PRESETS": "cpe.methods.pinpoint.config",
     "detach": "cpe.models.attachment",
-    "encode_prompts": "cpe.models.loading",
+    "encode_prompts": "cpe.models.text",
+    "fetch": "artifacts.registry.fetching",
     "load_list": "cpe.lists.reading",
     "load_pipeline": "cpe.models.loading",
     "train": "cpe.methods.pinpoint.training",
@@ -37,8 +40,10 @@ __all__ = [
     "ConceptList",
     "ConceptTexts",
     "Eraser",
+    "__version__",
     "detach",
     "encode_prompts",
+    "fetch",
     "load_list",
     "load_pipeline",
     "train",
@@ -46,6 +51,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("concept-pinpoint-eraser")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'cpe' has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

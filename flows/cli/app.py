@@ -32,6 +32,24 @@ app = typer.Typer(
     "CPE_DEVICE, CPE_THREADS. Set CPE_DEBUG=1 for tracebacks.",
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        import cpe
+
+        print(cpe.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Takes concepts out of text-to-image models: trains, tests, stores and registers CPE gates."""
+
+
 command = command_of(app)
 command(doctor)
 command(plan)
