@@ -28,7 +28,7 @@ STEP_TIMEOUT_S = 400
 LOG_TAIL_LINES = 25
 CONCEPTS = 10
 LOAD = """\
-from artifacts.registry.registry import fetch
+from artifacts.registry.fetching import fetch
 from cpe import Eraser
 print("concepts", len(Eraser.load(fetch("models:/cpe-emoji@champion")).concepts))
 """

@@ -139,7 +139,7 @@ def test_a_clock_that_was_put_back_deletes_no_upload_that_is_under_way(clock, tm
         """Deletes the key from a machine whose clock is back, between this upload's files and its index."""
         clock.put_back()
         clock.put_back()
-        script = f"from artifacts.stores.store import open_store; print(open_store({place!r}).delete({key!r}))"
+        script = f"from artifacts.stores.opening import open_store; print(open_store({place!r}).delete({key!r}))"
         command = [sys.executable, "-c", script]
         environment = clean_environment(**aws, **clock.environment)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

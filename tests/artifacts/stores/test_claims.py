@@ -77,7 +77,7 @@ def test_a_claim_that_is_renewed_is_believed_longer_than_patience(store: Store) 
 HOLD = """
 import sys, time
 from artifacts.stores.claims import claimed
-from artifacts.stores.store import open_store
+from artifacts.stores.opening import open_store
 with claimed(open_store(sys.argv[1]), "gate-x", lambda: False, owner=sys.argv[2]):
     print("held", flush=True)
     time.sleep(1000)

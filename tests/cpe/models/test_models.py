@@ -214,8 +214,8 @@ def test_fingerprint_is_the_same_in_every_process_and_precision():
     """Sets inside a scheduler's config come in an order that depends on the process."""
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
-        "from diffusers import PNDMScheduler\nfrom tiny import tiny_pipeline\n"
-        "from cpe.models.loading import fingerprint, text_fingerprint\n"
+        "from diffusers import PNDMScheduler\nfrom helpers.tiny import tiny_pipeline\n"
+        "from cpe.models.fingerprints import fingerprint, text_fingerprint\n"
         "pipe = tiny_pipeline()\n"
         "pipe.scheduler = PNDMScheduler.from_config({'num_train_timesteps': 1000, 'steps_offset': 1})\n"
         "print(fingerprint(pipe), text_fingerprint(pipe))\n"
