@@ -273,7 +273,7 @@ def test_damage_in_the_store_is_found_and_named(
 def test_an_artifact_that_is_deleted_while_it_is_read_is_an_error_of_the_store(
     folder_store: FolderStore, gate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy_file = artifacts.folder._copy_file
+    copy_file = artifacts.stores.folder._copy_file
 
     def too_late(source: Path, target: Path) -> None:
         if source.is_relative_to(folder_store.root):
@@ -281,7 +281,7 @@ def test_an_artifact_that_is_deleted_while_it_is_read_is_an_error_of_the_store(
         copy_file(source, target)
 
     folder_store.put(KEY, gate)
-    monkeypatch.setattr(artifacts.folder, "_copy_file", too_late)
+    monkeypatch.setattr(artifacts.stores.folder, "_copy_file", too_late)
     with pytest.raises(StoreError, match=r"manifest\.json is missing"):
         folder_store.read_file(KEY, "manifest.json")
 
