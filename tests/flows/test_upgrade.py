@@ -1,0 +1,66 @@
+"""What an earlier release stored and registered is used as it is: nothing is trained, drawn or registered again.
+
+`earlier/work-0.1.tar.xz` is the work folder in which release 0.1.0 had erased `few.yaml`: its store, MLflow's database
+and files, and its results, made at `/earlier`.
+"""
+
+import sqlite3
+import tarfile
+from pathlib import Path
+
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+from typer.testing import CliRunner
+
+from cpe import Eraser, fetch
+from flows.cli.app import app
+from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.places import TESTS
+from tasks.here.places import Places
+
+PACKED = TESTS / "flows" / "earlier" / "work-0.1.tar.xz"
+RUNNER = CliRunner()
+
+
+@pytest.fixture
+def earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The earlier work folder, its addresses being where it lies now."""
+    with tarfile.open(PACKED) as packed:
+        packed.extractall(tmp_path, filter="data")
+    database = sqlite3.connect(tmp_path / "work" / "mlflow.db")
+    with database:
+        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            for _, column, *_ in database.execute(f'PRAGMA table_info("{table}")').fetchall():
+                database.execute(
+                    f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?) WHERE "{column}" LIKE ?',
+                    ("/earlier/", f"{tmp_path}/", "%/earlier/%"),
+                )
+    database.close()
+    monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
+    for name in ("CPE_STORE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def stored() -> set[str]:
+    """What the store holds but for what is noted of a run: its plan, and what it used."""
+    found: list[str] = Places.from_environment().store().keys("")
+    return {key for key in found if not key.startswith(("plans/", "used/"))}
+
+
+def test_gates_pictures_scores_and_the_version_of_an_earlier_release_are_used_as_they_are(earlier: Path) -> None:
+    before = stored()
+    with prefect_test_harness(server_startup_timeout=120):
+        results = erase_and_evaluate(str(earlier / "few.yaml"))
+    assert results["gates"] == {"trained": 0, "reused": 2}
+    assert (results["version"], results["champion"]) == (1, True)
+    assert stored() == before
+
+
+def test_a_version_of_an_earlier_release_is_fetched_loaded_and_shown(earlier: Path) -> None:
+    assert set(Eraser.load(fetch("models:/cpe-few@champion")).concepts) == {"rose", "pizza"}
+    shown = RUNNER.invoke(app, ["models", "show", "cpe-few@champion"])
+    assert shown.exit_code == 0, shown.output
+    assert "there" in shown.stdout
+    assert RUNNER.invoke(app, ["results", "--list", "few"]).exit_code == 0
+    assert RUNNER.invoke(app, ["store", "verify"]).exit_code == 0
