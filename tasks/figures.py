@@ -5,7 +5,8 @@ from typing import Any
 
 from artifacts.report.page import Change, Figure, Role
 from artifacts.tables import SCORES, read_table
-from cpe.evaluation.scoring import EMBEDDED_DOMAINS, FEATURES
+from cpe.evaluation.scoring import FEATURES
+from cpe.terms.domains import DOMAINS, domain_of
 from tasks.here.places import Places
 from tasks.plan import Plan
 
@@ -79,7 +80,7 @@ class Scores:
 
 def accuracy_metric(plan: Plan) -> str:
     """Returns the metric that says whether a list's concepts are recognised."""
-    return f"{plan.concepts.domain}_accuracy"
+    return domain_of(plan.concepts.domain).metric
 
 
 def figures(plan: Plan, scores: Scores) -> list[Figure]:
@@ -88,7 +89,7 @@ def figures(plan: Plan, scores: Scores) -> list[Figure]:
 
 
 def _figures(plan: Plan, scores: Scores) -> Iterator[Figure]:
-    other = EMBEDDED_DOMAINS.get(plan.concepts.domain)
+    other = domain_of(plan.concepts.domain).aside
     main = accuracy_metric(plan)
     yield Figure("Accuracy on erased concepts", scores.change(main, "erased"), answers="erased")
     yield Figure("Accuracy on kept concepts", scores.change(main, "kept"), better="higher", answers="kept")
@@ -103,8 +104,8 @@ def _figures(plan: Plan, scores: Scores) -> Iterator[Figure]:
             label = f"{other.capitalize()} accuracy on {words}"
             yield Figure(label, scores.change(f"{other}_accuracy", role, group), better="higher")
         if group != "all":
-            for domain in ("celebrity", "noun", "style"):
-                change = scores.change(f"{domain}_accuracy", role, group)
+            for domain in DOMAINS.values():
+                change = scores.change(domain.metric, role, group)
                 yield Figure(f"Accuracy on {words}", change, better="lower" if lower else "higher")
             yield Figure(f"Detections of nudity on {words}", scores.change("nudity_detections", role, group), "count")
         yield Figure(f"Share of pictures with nudity, {words}", scores.change("nudity_pictures", role, group))

@@ -11,6 +11,7 @@ from cpe.evaluation.sets import check_pictures, evaluation_sets
 from cpe.lists.anchors import anchor_names
 from cpe.lists.reading import ConceptListError, load_only_list, read_mapping
 from cpe.lists.schema import ConceptList
+from cpe.terms.domains import domain_of
 from cpe.terms.names import suggest
 from tasks.embed import cached_texts, embedding_cache
 from tasks.here.places import Places
@@ -121,10 +122,10 @@ def _require_recogniser(concept_list: ConceptList, path: Path) -> None:
     Raises:
         ConceptListError: nouns or styles that the classifier does not know, with their lines and the nearest it knows.
     """
-    from cpe.embedded.subjects import NOUNS, STYLES
+    from cpe.embedded.subjects import KNOWN
 
     domain = concept_list.domain
-    known = {"noun": NOUNS, "style": STYLES}.get(domain)
+    known = KNOWN.get(domain_of(domain).recognised)
     if known is None:
         return
     named = {("targets", index): target.name for index, target in enumerate(concept_list.targets)}

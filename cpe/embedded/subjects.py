@@ -25,6 +25,7 @@ STYLE_PACKAGES = {
 }
 STYLES: tuple[str, ...] = tuple(STYLE_PACKAGES)
 GENERIC_STYLE = "an artist"
+KNOWN = {"noun": NOUNS, "style": STYLES}  # what the classifier can name, by what it gives
 
 PLAIN_TEMPLATES = (
     "{noun}",

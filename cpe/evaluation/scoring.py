@@ -14,12 +14,13 @@ from cpe.metrics.clip_score import clip_score
 from cpe.metrics.frechet import frechet_distance, frechet_distance_to, kernel_distance
 from cpe.metrics.reference import Statistics
 from cpe.metrics.score import Score, mean_score
+from cpe.terms.domains import domain_of
+from cpe.terms.names import normalise
 
 PHASES = ("before", "after")
 FEATURES = {"embedded": "over the embedded classifier's features", "inception": "over Inception's features"}
 FEATURE_NAMES = {"embedded": "embedded_features", "inception": "inception"}
 MOVED = {"kept_distance": "squared feature distance", "kept_psnr": "dB"}  # of kept pictures from the untouched ones
-EMBEDDED_DOMAINS = {"noun": "style", "style": "noun"}  # what else a classifier of these sees: the other of the two
 
 
 @dataclass(frozen=True)
@@ -97,21 +98,18 @@ def score_sets(
 
 def recognised(each: SetSeen, phase: str) -> NDArray | None:
     """Returns what each picture was taken for, (P,) of text, "" for nothing; None if nobody looked."""
-    values = each.seen[phase]
-    name = each.domain if each.domain in EMBEDDED_DOMAINS else "identity" if each.domain == "celebrity" else ""
-    return values.get(name)
+    return each.seen[phase].get(domain_of(each.domain).recognised)
 
 
 def _of_set(each: SetSeen, phase: str, logit_scale: float | None) -> Iterator[Scored]:
-    values = each.seen[phase]
+    values, domain = each.seen[phase], domain_of(each.domain)
 
     def scored(metric: str, score: Score, group: str = each.group) -> Scored:
         return Scored(metric, phase, each.role, group, score)
 
     found = recognised(each, phase)
-    if found is not None and each.domain in EMBEDDED_DOMAINS:
-        other = EMBEDDED_DOMAINS[each.domain]
-        metric = f"{each.domain}_accuracy"
+    if found is not None and not domain.by_face:
+        other, metric = domain.aside, domain.metric
         yield scored(metric, accuracy(found, each.concepts, clusters=each.clusters))
         for name in dict.fromkeys(each.concepts):
             one = each.concepts == name
@@ -125,7 +123,7 @@ def _of_set(each: SetSeen, phase: str, logit_scale: float | None) -> Iterator[Sc
             group, alike = f"{other} {name}", each.clusters[one]
             yield scored(f"{other}_accuracy", accuracy(values[other][one], each.named[one], clusters=alike), group)
             yield scored(metric, accuracy(found[one], each.concepts[one], clusters=alike), group)
-    if found is not None and each.domain == "celebrity":
+    if found is not None and domain.by_face:
         yield from _of_celebrities(each, phase, found)
     if "clip_image" in values and logit_scale is not None:
         whole = clip_score(values["clip_image"], values["clip_text"], logit_scale, clusters=each.clusters)
@@ -149,7 +147,7 @@ def _of_celebrities(each: SetSeen, phase: str, found: NDArray) -> Iterator[Score
         faces = each.seen[phase]["faces"][mine]
         right, faceless = celebrity_scores(found[mine], faces, list(each.concepts[mine]), clusters=clusters)
         if right is not None:
-            yield Scored("celebrity_accuracy", phase, each.role, group, right)
+            yield Scored(domain_of(each.domain).metric, phase, each.role, group, right)
         yield Scored("no_face_rate", phase, each.role, group, faceless)
 
     yield from scored(np.ones(len(found), dtype=bool), each.group, each.clusters)
@@ -203,9 +201,8 @@ def _over_both(own: Mapping[str, SetSeen], phase: str) -> Iterator[Scored]:
         found = recognised(each, phase)
         if found is None:
             continue
-        if each.domain == "celebrity":
-            from cpe.terms.names import normalise
-
+        domain = domain_of(each.domain)
+        if domain.by_face:
             with_face = each.seen[phase]["faces"] > 0
             right[name] = np.array(
                 [normalise(a) == normalise(b) for a, b in zip(found, each.concepts, strict=True)], dtype=bool
@@ -213,7 +210,9 @@ def _over_both(own: Mapping[str, SetSeen], phase: str) -> Iterator[Scored]:
             clusters[name] = each.clusters[with_face]
             continue
         right[name], clusters[name] = found == each.concepts, each.clusters
-        other = EMBEDDED_DOMAINS[each.domain]
+        other = domain.aside
+        if not other:
+            continue
         told = each.named != ""
         named.append(each.named[told])
         aside.append(each.seen[phase][other][told])

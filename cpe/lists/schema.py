@@ -6,7 +6,7 @@ that came later and that the list does not use: versions are registered with it.
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -25,6 +25,7 @@ from cpe.lists.sections import (
     Training,
 )
 from cpe.methods.pinpoint.config import TrainingConfig, training_config
+from cpe.terms.domains import DOMAINS
 from cpe.terms.names import normalise, suggest
 from cpe.terms.profiles import PROFILES
 from cpe.terms.settings import Settings, added_later
@@ -69,7 +70,7 @@ class ConceptList(Settings):
 
     Attributes:
         name: letters, digits and hyphens; the registered model is called `model_name`.
-        domain: what the accuracy is measured on.
+        domain: what the accuracy is measured on, a key of `cpe.terms.domains.DOMAINS`.
         base_model: "embedded", a folder in diffusers' layout, or a name on the hub.
         profile: how pictures are made, a key of `cpe.terms.profiles.PROFILES`.
         surrogate: what every target turns into.
@@ -82,7 +83,7 @@ class ConceptList(Settings):
     """
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=100)]
-    domain: Literal["noun", "style", "celebrity", "artist", "explicit"]
+    domain: Annotated[str, AfterValidator(one_of("domain", DOMAINS))]
     base_model: Name
     profile: Annotated[str, AfterValidator(one_of("profile", PROFILES))]
     surrogate: Name

@@ -12,6 +12,7 @@ from cpe.evaluation.sets import check_pictures, evaluation_sets
 from cpe.lists.reading import ConceptListError, load_only_list
 from cpe.lists.schema import ConceptList
 from cpe.models.loading import EMBEDDED, ModelError, model_folder
+from cpe.terms.domains import IDENTITY, NUDITY, domain_of
 from cpe.terms.profiles import PROFILES
 from tasks.desk.versions import unnamed_bundles
 from tasks.here.places import Places
@@ -64,9 +65,9 @@ def _needs(places: Places, concept_list: ConceptList) -> Iterator[tuple[str, boo
         yield f"CLIP model {profile.clip_model}, likewise", False
     sets, notes = evaluation_sets(concept_list, folders=(places.lists(),), data=places.data)
     check_pictures(concept_list, sets)
-    domains = {each.domain for each in sets}
-    wanted = [(_inception(places), profile.features == "inception"), (_identity(places), "celebrity" in domains)]
-    for check, asked in [*wanted, (_nudity(), "explicit" in domains)]:
+    needed = {domain_of(each.domain).observer for each in sets}
+    wanted = [(_inception(places), profile.features == "inception"), (_identity(places), IDENTITY in needed)]
+    for check, asked in [*wanted, (_nudity(), NUDITY in needed)]:
         if asked and not check.there:
             yield check.name, False
     for note in notes:

@@ -15,6 +15,7 @@ from artifacts.stores.store import DamagedError
 from cpe.evaluation.pictures import EvaluationSet
 from cpe.metrics.pictures import as_rgb
 from cpe.observers.base import Missing, Observer
+from cpe.terms.domains import CLASSIFIER, IDENTITY, NUDITY, domain_of
 from tasks.draw import Shard, artist, draw_shard, file_name, salvage_shard
 from tasks.here.places import Places
 from tasks.plan import Plan
@@ -32,16 +33,16 @@ def open_observers(plan: Plan, places: Places) -> Iterator[tuple[dict[str, Obser
 
     torch.set_num_threads(places.threads)
     profile = plan.profile
-    domains = {each.domain for each in plan.sets}
+    needed = {domain_of(each.domain).observer for each in plan.sets}
     wanted: dict[str, Callable[[], Observer]] = {"clip": lambda: _clip(profile.clip_model, places)}
-    if domains & {"noun", "style"} or profile.features == "embedded":
-        wanted["classifier"] = _classifier
+    if CLASSIFIER in needed or profile.features == "embedded":
+        wanted[CLASSIFIER] = _classifier
     if profile.features == "inception":
         wanted["inception"] = lambda: _inception(places)
-    if "celebrity" in domains:
-        wanted["identity"] = lambda: _identity(places)
-    if "explicit" in domains:
-        wanted["nudity"] = lambda: _nudity(plan)
+    if IDENTITY in needed:
+        wanted[IDENTITY] = lambda: _identity(places)
+    if NUDITY in needed:
+        wanted[NUDITY] = lambda: _nudity(plan)
     opened: dict[str, Observer] = {}
     holes = []
     try:
@@ -50,8 +51,8 @@ def open_observers(plan: Plan, places: Places) -> Iterator[tuple[dict[str, Obser
                 opened[name] = make()
             except Missing as missing:
                 holes.append(f"Not measured: {name}. {missing}")
-        if "identity" in opened:
-            holes += [*getattr(opened["identity"], "notes", ()), *_strangers(plan, opened["identity"])]
+        if IDENTITY in opened:
+            holes += [*getattr(opened[IDENTITY], "notes", ()), *_strangers(plan, opened[IDENTITY])]
         yield opened, holes
     finally:
         for observer in opened.values():
@@ -62,7 +63,7 @@ def _strangers(plan: Plan, detector: Observer) -> list[str]:
     """Returns a line about the people whom the detector can never recognise: they would pass for erased."""
     from cpe.metrics.people import unknown_names
 
-    people = [name for each in plan.sets if each.domain == "celebrity" for name in each.concepts]
+    people = [name for each in plan.sets if domain_of(each.domain).by_face for name in each.concepts]
     unknown = unknown_names(people, getattr(detector, "labels", None))
     if not unknown:
         return []
@@ -71,11 +72,10 @@ def _strangers(plan: Plan, detector: Observer) -> list[str]:
 
 def looks_at(observer: Observer, each: EvaluationSet, plan: Plan) -> bool:
     """Whether an observer has something to see in a set."""
-    if observer.name == "identity":
-        return each.domain == "celebrity"
-    if observer.name == "nudity":
-        return "explicit" in (each.domain, plan.concepts.domain)
-    return True
+    mine, own = domain_of(each.domain), domain_of(plan.concepts.domain)
+    if observer.name not in (IDENTITY, NUDITY):
+        return True
+    return mine.observer == observer.name or (own.everywhere and own.observer == observer.name)
 
 
 def observation_key(shard: Shard, observer: Observer) -> str:

@@ -11,12 +11,14 @@ from prefect import task
 
 from artifacts.hashing import content_hash
 from artifacts.tables import PICTURES, SCORES, write_table
+from cpe.embedded.subjects import KNOWN
 from cpe.evaluation.pictures import EvaluationSet, first_prompts
-from cpe.evaluation.scoring import EMBEDDED_DOMAINS, PHASES, Scored, SetSeen, as_row, recognised, score_sets
+from cpe.evaluation.scoring import PHASES, Scored, SetSeen, as_row, recognised, score_sets
 from cpe.lists.templates import named
 from cpe.metrics.reference import Statistics
 from cpe.metrics.score import mean_score
 from cpe.observers.base import Observer
+from cpe.terms.domains import domain_of
 from tasks.draw import Shard, file_name, shards
 from tasks.evaluation.gather import Gathered
 from tasks.evaluation.look import observation_keys, observe, open_observers
@@ -126,7 +128,7 @@ def _references(places: Places, plan: Plan, observers: Mapping[str, Observer]) -
 def _seen(each: EvaluationSet, part: list[Shard], gathered: Gathered) -> SetSeen:
     """Returns what was seen in one set."""
     rows = [row for shard in part for row in shard.rows]
-    other = EMBEDDED_DOMAINS.get(each.domain)
+    other = domain_of(each.domain).aside
     return SetSeen(
         name=each.name,
         role=each.role,
@@ -138,12 +140,9 @@ def _seen(each: EvaluationSet, part: list[Shard], gathered: Gathered) -> SetSeen
     )
 
 
-def _named(prompt: str, domain: str | None) -> str:
+def _named(prompt: str, value: str) -> str:
     """Returns the noun or style that a prompt names, of those the embedded classifier knows; "" for none."""
-    from cpe.embedded.subjects import NOUNS, STYLES
-
-    known = {"noun": NOUNS, "style": STYLES}.get(domain or "")
-    return (named(prompt, known) or "") if known else ""
+    return named(prompt, KNOWN.get(value, ())) or ""
 
 
 def _picture_rows(

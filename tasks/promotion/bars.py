@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from artifacts.report.page import Bar
-from cpe.evaluation.scoring import EMBEDDED_DOMAINS, PHASES
+from cpe.evaluation.scoring import PHASES
+from cpe.terms.domains import domain_of
 from tasks.figures import Scores, accuracy_metric
 from tasks.plan import Plan
 
@@ -29,7 +30,7 @@ def judge(plan: Plan, scores: Scores) -> list[Bar]:
 
 def _judge(plan: Plan, scores: Scores) -> Iterator[Bar]:
     bars, main = plan.concepts.bars, accuracy_metric(plan)
-    other = EMBEDDED_DOMAINS.get(plan.concepts.domain, "other")
+    other = domain_of(plan.concepts.domain).aside or "other"
     of_erased, of_kept = scores.count(main, "erased"), scores.count(main, "kept")
     asked: list[tuple[str, float | None, Measured, bool]] = [
         (

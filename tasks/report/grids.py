@@ -9,6 +9,7 @@ from PIL import Image, ImageFilter
 
 from artifacts.report import page
 from artifacts.tables import PICTURES, iter_rows
+from cpe.terms.domains import domain_of
 from tasks.draw import shards
 from tasks.evaluation.look import pictures_folder
 from tasks.here.places import Places
@@ -45,7 +46,7 @@ def grid_of(places: Places, plan: Plan, stored: Path, role: str) -> page.Grid:
     note = "The same prompts and seeds before and after."
     if len(shown) < len(concepts):
         note += f" The first {len(shown)} of {len(concepts)} {role} concepts are shown; all are measured."
-    if plan.concepts.domain == "explicit":
+    if domain_of(plan.concepts.domain).covered:
         note += " Pictures are blurred."
     return page.Grid(role.capitalize(), [f"seed {row['seed']}" for row in first], grid_rows, note)
 
@@ -53,11 +54,11 @@ def grid_of(places: Places, plan: Plan, stored: Path, role: str) -> page.Grid:
 def _thumbnail(path: Path, plan: Plan) -> bytes:
     """Returns a picture as PNG bytes, made smaller where it is large, and blurred where it may be explicit."""
     with Image.open(path) as opened:
-        if max(opened.size) <= GRID_PIXELS and plan.concepts.domain != "explicit":
+        if max(opened.size) <= GRID_PIXELS and not domain_of(plan.concepts.domain).covered:
             return path.read_bytes()
         picture = opened.convert("RGB")
     picture.thumbnail((GRID_PIXELS, GRID_PIXELS))
-    if plan.concepts.domain == "explicit":
+    if domain_of(plan.concepts.domain).covered:
         picture = picture.filter(ImageFilter.GaussianBlur(picture.width / 10))
     packed = io.BytesIO()
     picture.save(packed, format="PNG")

@@ -155,7 +155,7 @@ def test_the_hash_is_of_the_content_alone() -> None:
             "domain: noun",
             "domain: celebrities",
             "celebrities",
-            r"domain cannot be 'celebrities'; did you mean 'celebrity'",
+            r"domain 'celebrities' names no domain; did you mean 'celebrity'",
         ),
         ("  - tiger", "  - no", "  - no", r"targets\[0\] must be a name .* reads it as yes or no; put it in quotes"),
         (
