@@ -152,7 +152,7 @@ class Places:
         """Returns the base model's pipeline on this machine's device, with the threads set."""
         import torch
 
-        from cpe.models.loading import load_pipeline
+        from tasks.here.models import opened
 
         torch.set_num_threads(self.threads)
-        return load_pipeline(base_model, device=self.device)
+        return opened(base_model, self.device)
