@@ -118,7 +118,7 @@ def decide(plan: Plan, registered: Registered, scores_address: str) -> Decision:
     champion = registry.champion(registered.model)
     if champion is not None and champion.version == registered.version and "promoted_at" in champion.tags:
         return Decision(champion=True)
-    judged = verdict(plan, Scores.of(places, scores_address), champion)
+    judged = verdict(places, plan, Scores.of(places, scores_address), champion)
     if judged.waits:
         return Decision(False, judged.waits)
     is_champion = champion is not None and champion.version == registered.version

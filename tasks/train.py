@@ -25,9 +25,9 @@ GATES_AT_ONCE = 16
 TRAINED = "trained"  # folder of gates that no store has taken yet, as they were trained together
 
 
-def missing_gates(plan: Plan) -> list[GatePlan]:
+def missing_gates(places: Places, plan: Plan) -> list[GatePlan]:
     """Returns the gates that the store does not hold yet."""
-    store = Places.from_environment().store()
+    store = places.store()
     return [gate for gate in plan.gates if not store.has(f"gates/{gate.address}")]
 
 
@@ -44,7 +44,7 @@ def plan_training(plan: Plan, part: int = 0, parts: int = 1) -> list[list[str]]:
 
     mine = {gate.concept for gate in plan.gates[part::parts]}
     by_names: dict[int, list[str]] = {}  # gates that train together need the same number of prompts
-    for gate in missing_gates(plan):
+    for gate in missing_gates(Places.from_environment(), plan):
         if gate.concept in mine:
             by_names.setdefault(len(gate.names), []).append(gate.concept)
     return [list(group) for alike in by_names.values() for group in chunks(alike, GATES_AT_ONCE)]

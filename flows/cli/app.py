@@ -94,7 +94,7 @@ def evaluate(
 
     prepared = prepare_concepts.fn(concepts, profile)
     check_limits.fn(prepared)
-    missing = missing_gates(prepared)
+    missing = missing_gates(Places.from_environment(), prepared)
     if missing:
         names = ", ".join(gate.concept for gate in missing)
         raise ValueError(

@@ -65,7 +65,7 @@ def estimate(plan: Plan, rates: Rates, places: Places) -> list[Cost]:
     for gate in plan.gates:
         for texts in gate.prompts(plan.concepts.templates).values():
             prompts.update(texts)
-    todo = missing_gates(plan)
+    todo = missing_gates(places, plan)
     needed = {""}
     for gate in todo:
         for texts in gate.prompts(plan.concepts.templates).values():
@@ -124,7 +124,7 @@ def _time_training(plan: Plan, places: Places, pipe: Any, embeddings: Any) -> tu
     from cpe.methods.pinpoint.training import train
     from cpe.models.projections import BaseProjections
 
-    count = max(1, min(GATES_AT_ONCE, len(missing_gates(plan)) or len(plan.gates)))
+    count = max(1, min(GATES_AT_ONCE, len(missing_gates(places, plan)) or len(plan.gates)))
     embeddings = embeddings.to(pipe.device)
     base = BaseProjections.of(pipe.unet, tokens=embeddings.shape[1], device=pipe.device, cache=places.work / "bases")
     short = {

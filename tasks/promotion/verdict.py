@@ -33,9 +33,8 @@ class Verdict:
     waits: tuple[str, ...] = ()
 
 
-def verdict(plan: Plan, scores: Scores, champion: ModelVersion | None) -> Verdict:
+def verdict(places: Places, plan: Plan, scores: Scores, champion: ModelVersion | None) -> Verdict:
     """Judges a bundle by its list's bars and against the list's champion, if there is one."""
-    places = Places.from_environment()
     waits = tuple(_waits(plan, places))
     bars = judge(plan, scores)
     if not bars:

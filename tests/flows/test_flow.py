@@ -418,7 +418,7 @@ def test_the_same_tasks_work_on_an_s3_store(tmp_path, monkeypatch, new_bucket):
     assert plan_training.fn(plan) == [["rose"], ["pizza"]], "a name more, other shapes: trained apart"
     for group in plan_training.fn(plan):
         train_gates.fn(plan, group)
-    assert missing_gates(plan) == []
+    assert missing_gates(Places.from_environment(), plan) == []
     bundle = assemble_bundle.fn(plan)
     gates = gates_of_bundle(Places.from_environment(), bundle)
     assert set(Eraser.load(gates).concepts) == {"rose", "pizza"}

@@ -49,6 +49,20 @@ def costs_of(path):
     return plan, {cost.work: cost for cost in estimate(plan, RATES, places)}
 
 
+def test_an_estimate_is_of_the_store_that_it_is_given(path, tmp_path, monkeypatch):
+    plan, here = prepare_concepts.fn(str(path)), Places.from_environment()
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    (gate / "manifest.json").write_text("{}")
+    here.store().put(f"gates/{plan.gates[0].address}", gate)
+    monkeypatch.setenv("CPE_WORK", str(tmp_path / "elsewhere"))
+    todo = [
+        {cost.work: cost.todo for cost in estimate(plan, RATES, places)}["gates to train"]
+        for places in (here, Places.from_environment())
+    ]
+    assert todo == [1, 2]
+
+
 def test_costs_are_counts_times_rates_and_shrink_as_work_is_done(path):
     plan, costs = costs_of(path)
     names = {"", *LIST["targets"], "object"} | {name for gate in plan.gates for name in gate.anchors}
