@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from artifacts.report.page import LOSS_PARTS, HeatPrompt, LossCurve
+from wording.figures import SUPERSCRIPTS
 
 TOKEN_NAMES = {"<|startoftext|>": "⟨start⟩", "<|endoftext|>": "⟨end⟩"}
 POINTS_PER_STAGE = 120
 # The loss charts' plotting area, in units of their view box (360 wide, 224 high).
 LEFT, RIGHT, TOP, BOTTOM = 42.0, 352.0, 22.0, 178.0
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def heat_table(gate_names: Sequence[str], prompt: HeatPrompt) -> dict[str, Any]:

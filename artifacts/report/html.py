@@ -10,14 +10,13 @@ import math
 from collections.abc import Sequence
 from datetime import UTC
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from artifacts.report.charts import SUPERSCRIPTS, end_losses, heat_table, loss_charts
+from artifacts.report.charts import end_losses, heat_table, loss_charts
 from artifacts.report.page import LOSS_PARTS, Change, ConceptRow, Figure, Report, Unit
-
-MISSING = "–"
+from wording.figures import MISSING, duration, is_known, number, power
 
 
 def render_report(report: Report) -> str:
@@ -37,7 +36,7 @@ def render_report(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=_number, interval=_interval, difference=_difference, power=_power, duration=_duration,
+        number=number, interval=_interval, difference=_difference, power=power, duration=duration,
         source=_source, plain=_plain, position=_position,
     )  # fmt: skip
     created = report.created_at
@@ -58,46 +57,24 @@ def render_report(report: Report) -> str:
     return html.encode(errors="replace").decode()  # half a surrogate pair, as a list may hold, has no UTF-8
 
 
-def _known(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
-
-
-def _number(value: float | None, unit: Unit = "share", *, bare: bool = False) -> str:
-    """A value in its unit; `bare` leaves the percent sign out."""
-    if not _known(value):
-        return MISSING
-    if unit == "share":
-        text = f"{100 * value:.1f}"
-    elif unit == "points":
-        text = f"{value:.2f}"
-    elif unit == "count":
-        text = f"{value:.0f}"
-    else:
-        size = abs(value)
-        text = f"{value:.{1 if size >= 10 else 2 if size >= 1 else 4}f}"
-    if float(text) == 0:
-        text = text.lstrip("-")
-    return text.replace("-", "−") + (" %" if unit == "share" and not bare else "")
-
-
 def _interval(change: Change, unit: Unit = "share") -> str:
     """The interval as "(0.9–2.8)", or nothing if it is not known."""
-    if not (_known(change.low) and _known(change.high)):
+    if not (is_known(change.low) and is_known(change.high)):
         return ""
-    return f"({_number(change.low, unit, bare=True)}–{_number(change.high, unit, bare=True)})"
+    return f"({number(change.low, unit, bare=True)}–{number(change.high, unit, bare=True)})"
 
 
 def _difference(change: Change, unit: Unit = "share") -> str:
     """After minus before, signed; differences of shares are in percentage points (pp)."""
-    if not (_known(change.before) and _known(change.after)):
+    if not (is_known(change.before) and is_known(change.after)):
         return MISSING
-    text = _number(change.after - change.before, unit, bare=True)
+    text = number(change.after - change.before, unit, bare=True)
     sign = "" if text.startswith("−") or not text.strip("0.") else "+"
     return sign + text + (" pp" if unit == "share" else "")
 
 
 def _headline(figure: Figure) -> dict[str, str]:
-    before, after = (_number(value, figure.unit) for value in (figure.change.before, figure.change.after))
+    before, after = (number(value, figure.unit) for value in (figure.change.before, figure.change.after))
     if after == MISSING:
         verb = "was not measured"
     elif before == MISSING:
@@ -114,33 +91,13 @@ def _worst_first(rows: Sequence[ConceptRow]) -> list[ConceptRow]:
 
     def badness(row: ConceptRow) -> float:
         before, after = row.accuracy.before, row.accuracy.after
-        if not _known(after):
+        if not is_known(after):
             return -math.inf
         if row.role == "erased":
             return after
-        return (before if _known(before) else 1.0) - after
+        return (before if is_known(before) else 1.0) - after
 
     return sorted(rows, key=badness, reverse=True)
-
-
-def _power(value: float | None) -> str:
-    """A loss as "1.2 × 10⁻⁴"."""
-    if not _known(value):
-        return MISSING
-    if value == 0:
-        return "0"
-    digits, exponent = f"{value:.1e}".split("e")
-    return f"{digits} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
-
-
-def _duration(value: float) -> str:
-    if not math.isfinite(value):
-        return MISSING
-    if value < 59.95:
-        return f"{value:.1f} s"
-    minutes, seconds = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
 def _source(picture: bytes) -> str:
@@ -160,4 +117,4 @@ def _plain(value: Any) -> str:
 
 def _position(share: float | None, width: float) -> str:
     """Where a share falls on a line of that width."""
-    return f"{min(max(share, 0.0), 1.0) * width:.1f}" if _known(share) else "0"
+    return f"{min(max(share, 0.0), 1.0) * width:.1f}" if is_known(share) else "0"

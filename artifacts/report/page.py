@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from wording.figures import number
+
 Unit = Literal["share", "points", "distance", "count"]
 Role = Literal["erased", "kept"]
 LossPart = Literal["erase", "adversarial", "anchor"]
@@ -47,9 +49,7 @@ class Bar:
     @property
     def shown(self) -> str:
         """The value in its unit."""
-        if self.value is None:
-            return "not measured"
-        return f"{100 * self.value:.1f} %" if self.unit == "share" else f"{self.value:.3f}"
+        return "not measured" if self.value is None else number(self.value, self.unit)
 
 
 @dataclass(frozen=True)

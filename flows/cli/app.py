@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.clean import clean
-from flows.cli.command import command_of, number, table
+from flows.cli.command import command_of, table
 from flows.cli.gates import GatesOption, load_gates
 from flows.cli.interrupt import start_prefect
 from flows.cli.models import models
@@ -19,6 +19,7 @@ from flows.cli.results import results, show_results
 from flows.cli.status import status
 from flows.cli.store import store
 from flows.cli.watch import watch
+from wording.figures import number
 
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")  # nothing is told to anybody unless asked for

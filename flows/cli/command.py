@@ -74,10 +74,3 @@ def table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]])
     for row in rows:
         printed.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 140).print(printed)
-
-
-def number(value: float | None, unit: str) -> str:
-    """Returns a figure as tables show it."""
-    if value is None:
-        return "-"
-    return f"{100 * value:.1f} %" if unit == "share" else f"{value:.0f}" if unit == "count" else f"{value:.3f}"

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import command_of, number, table
+from flows.cli.command import command_of, table
+from wording.figures import number
 from wording.foreign import told
 
 models = typer.Typer(help="List registered bundles; show, compare, promote and roll back.", invoke_without_command=True)

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.command import number, table
+from flows.cli.command import table
+from wording.figures import duration, number
 
 
 def results(
@@ -54,7 +55,7 @@ def show_results(results: dict[str, Any]) -> None:
 
     if any(figure["label"] == "H0" for figure in results["figures"]):
         print(f"note    {H0}")
-    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in results["seconds"].items())
+    spent = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in results["seconds"].items())
     print(f"time    {spent}")
     for hole in results["holes"]:
         print(f"hole    {hole}")

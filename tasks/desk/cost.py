@@ -16,6 +16,7 @@ from tasks.evaluation.look import open_observers
 from tasks.here.places import Places
 from tasks.plan import Plan
 from tasks.train import GATES_AT_ONCE, missing_gates
+from wording.figures import duration
 
 TIMED_STEPS = 6
 TIMED_DENOISING = 4
@@ -224,10 +225,3 @@ def as_rows(costs: list[Cost]) -> Iterator[tuple[str, str, str, str, str]]:
 def size(count: int) -> str:
     """Returns bytes as people read them."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds as people read them."""
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from prefect import task
 
 from cpe.evaluation.sets import check_pictures
-from tasks.desk.cost import Cost, Rates, duration, estimate, measure_rates
+from tasks.desk.cost import Cost, Rates, estimate, measure_rates
 from tasks.here.places import Places
 from tasks.plan import Plan
+from wording.figures import duration
 
 NOTHING = Rates(0.0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
 

@@ -8,6 +8,7 @@ from cpe.evaluation.scoring import PHASES
 from cpe.terms.domains import domain_of
 from tasks.figures import Scores, accuracy_metric
 from tasks.plan import Plan
+from wording.figures import number
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ def _judge(plan: Plan, scores: Scores) -> Iterator[Bar]:
         note = _too_few(measured, bars.least_pictures)
         holds = measured.value is not None and measured.value <= bars.kept_distance_at_most and not note
         name = f"how far kept pictures moved, of {concept} most" if concept else "how far kept pictures moved"
-        yield Bar(name, f"at most {bars.kept_distance_at_most:.3f}", measured.value, holds, "distance", note)
+        yield Bar(
+            name, f"at most {number(bars.kept_distance_at_most, 'distance')}", measured.value, holds, "distance", note
+        )
 
 
 def distances(plan: Plan, scores: Scores) -> list[Bar]:

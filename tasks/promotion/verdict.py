@@ -12,6 +12,7 @@ from tasks.here.places import Places
 from tasks.plan import Plan
 from tasks.promotion.bars import distances, judge
 from tasks.promotion.comparison import common
+from wording.figures import number
 from wording.foreign import told
 
 FID_SEEN = 1.0  # a difference in FID below which two sets of pictures look alike
@@ -102,8 +103,8 @@ def _worse(plan: Plan, pairs: Iterable[tuple[Bar, Bar]], name: str) -> Iterator[
         worse_by = ours.value - theirs.value if lower else theirs.value - ours.value
         if worse_by > tolerance:
             yield (
-                f"{ours.name} {_share(ours.value)}, more than {_share(tolerance)} worse than the {name} "
-                f"({_share(theirs.value)})"
+                f"{ours.name} {number(ours.value)}, more than {number(tolerance)} worse than the {name} "
+                f"({number(theirs.value)})"
             )
 
 
@@ -116,7 +117,3 @@ def _farther(plan: Plan, pairs: Iterable[tuple[Bar, Bar]], name: str) -> Iterato
         visible = FID_SEEN if ours.name.startswith("FID") else plan.concepts.bars.tolerance
         if ours.value > (1 + growth) * theirs.value and ours.value - theirs.value > visible:
             yield f"{ours.name} {ours.shown}, more than {1 + growth:g} times the {name}'s ({theirs.shown})"
-
-
-def _share(value: float | None) -> str:
-    return "not measured" if value is None else f"{100 * value:.1f} %"

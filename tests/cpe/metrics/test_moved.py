@@ -91,7 +91,7 @@ def test_a_bar_holds_the_kept_concept_that_moved_most():
     asked = plan("noun", kept_distance_at_most=0.2)
     (bar,) = judge(asked, moved(0.1, 0.3))
     assert (bar.value, bar.holds) == (0.3, False)
-    assert bar.words == "how far kept pictures moved, of fox most 0.300 (at most 0.200)"
+    assert bar.words == "how far kept pictures moved, of fox most 0.3000 (at most 0.2000)"
     assert judge(asked, moved(0.1, 0.2))[0].holds
     assert not judge(asked, moved(0.1, 0.2, count=99))[0].holds, "too few"
     assert not judge(asked, Scores([]))[0].holds, "not measured"
@@ -108,12 +108,12 @@ def farther(asked, new, champion):
         (
             moved(0.1, 0.3, 13.0),
             1.0,
-            ["FID, before to after, kept concepts 13.000, more than 2 times the champion's (2.000)"],
+            ["FID, before to after, kept concepts 13.0, more than 2 times the champion's (2.00)"],
         ),
         (
             moved(0.21, 0.3),
             1.0,
-            ["how far pictures moved, kept concepts 0.210, more than 2 times the champion's (0.100)"],
+            ["how far pictures moved, kept concepts 0.2100, more than 2 times the champion's (0.1000)"],
         ),
         (moved(0.21, 0.3, 13.0), 10.0, []),
         (moved(0.01, 0.02, 0.1), 1.0, []),
