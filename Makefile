@@ -49,6 +49,7 @@ soak: setup  ## an hour (SOAK_MINUTES) of changing lists and killed processes; w
 	@$(BIN)/python scripts/soak.py
 
 mutants: setup  ## a sample (MUTANTS=300, MUTANTS_SEED=0) of small changes of cpe and artifacts; says which no test notices
+	@mkdir -p $(PREFECT_HOME)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m scripts.mutants
 
 embedded-model: setup  ## make the embedded model again from nothing (about an hour and a half on 2 cores; needs npm)
