@@ -14,6 +14,8 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ _reached: dict[str, set[str]] = {}  # mangled names of functions, by fixture
 
 def main() -> None:
     """Makes the mutants, tries the sample, and prints the table and the survivors."""
+    from mutmut import __main__ as mutmut
     from mutmut.stats import status_by_exit_code
 
     results = make()
@@ -38,7 +41,8 @@ def main() -> None:
     if wanted != "all":
         names = random.Random(int(os.environ.get("MUTANTS_SEED", "0"))).sample(names, min(int(wanted), len(names)))
     codes = {name: code for each in results.values() for name, code in each.items()}
-    run([name for name in names if status_by_exit_code[codes[name]] not in ("killed", "timeout")])
+    if left := [name for name in names if status_by_exit_code[codes[name]] not in ("killed", "timeout")]:
+        mutmut._run(left, _processes())
     chosen = set(names)
     report({
         path: {name: status_by_exit_code[code] for name, code in each.items() if name in chosen}
@@ -54,9 +58,11 @@ def make() -> dict[str, dict[str, int | None]]:
         shutil.rmtree(FOLDER / folder, ignore_errors=True)
     FOLDER.mkdir(exist_ok=True)
     mutmut.set_mutant_under_test("mutant_generation")
-    mutmut.copy_src_dir()
-    mutmut.copy_also_copy_files()
-    mutmut.create_mutants(_processes())
+    print("making mutants, for some minutes if there are none yet", flush=True)
+    with redirect_stdout(StringIO()):
+        mutmut.copy_src_dir()
+        mutmut.copy_also_copy_files()
+        mutmut.create_mutants(_processes())
     return read()
 
 
@@ -66,14 +72,6 @@ def read() -> dict[str, dict[str, int | None]]:
 
     files = mutmut.collect_source_file_mutation_data(mutant_names=())[1]
     return {path: dict(data.exit_code_by_key) for path, data in sorted(files.items())}
-
-
-def run(names: list[str]) -> None:
-    """Tries these mutants."""
-    from mutmut import __main__ as mutmut
-
-    if names:
-        mutmut._run(names, _processes())
 
 
 def report(statuses: dict[str, dict[str, str]]) -> None:
