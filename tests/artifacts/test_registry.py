@@ -14,6 +14,7 @@ import pytest
 from artifacts.hashing import folder_hash
 from artifacts.kinds.bundle import write_manifest
 from artifacts.registry.fetching import fetch
+from artifacts.registry.link import without_credentials
 from artifacts.registry.registry import ModelVersion, Registry, RegistryError
 from artifacts.registry.versions import FILES_HASH
 from artifacts.stores.opening import open_store
@@ -304,6 +305,20 @@ def test_files_that_are_not_what_was_registered_are_refused(
     (kept.parent / "more.safetensors").write_bytes(data)
     with pytest.raises(RegistryError, match="are not what was registered"):
         registry.fetch("cpe-damaged", tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("cannot open http://me:hush@host/x?key=word", "cannot open http://host/x"),
+        ("cannot reach me:hush@host:80", "cannot reach host:80"),
+        ("me:hush is nobody here", "… is nobody here"),
+        ("no option key=word", "no option …"),
+        ("nothing to hide", "nothing to hide"),
+    ],
+)
+def test_whatever_part_of_an_address_an_error_repeats_loses_its_secrets(text: str, safe: str) -> None:
+    assert without_credentials(text, "http://me:hush@host/x?key=word") == safe
 
 
 def test_a_secret_in_an_address_never_reaches_mlflow(tmp_path: Path) -> None:

@@ -168,6 +168,13 @@ def test_losses_are_drawn_by_stage_and_told_at_the_end(page):
     assert all(0 <= number <= 360 for number in numbers)
 
 
+def test_a_curve_breaks_where_a_loss_has_no_logarithm():
+    stage = [(0, 0.1), (1, math.inf), (2, 0.2), (3, 0.1), (4, 0.0), (5, 0.3), (6, math.nan)]
+    page = Page(render_report(replace(empty_report(), losses=[LossCurve("tiger", "erase", [stage])])))
+    (path,) = page.all("path")
+    assert re.sub(r"[\d.]+ [\d.]+", "", path["d"]) == "MMLM"
+
+
 def test_headings_descend_one_level_at_a_time(page):
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1

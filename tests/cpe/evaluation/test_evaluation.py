@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cpe.evaluation.pictures import SHARD_PICTURES, EvaluationSet, read_prompts
 from cpe.evaluation.sets import KeptSet, evaluation_sets, load_set
 from cpe.lists.reading import ConceptListError, load_list
+from cpe.lists.templates import fill
 from cpe.terms.profiles import PROFILES
 from helpers.places import LISTS
 
@@ -180,3 +181,18 @@ def test_an_unknown_set_is_refused_with_the_known_ones(tmp_path):
     (tmp_path / "list.yaml").write_text(text)
     with pytest.raises(ConceptListError, match=r"no set 'cartoons'.*known: .*characters"):
         evaluation_sets(load_list(tmp_path / "list.yaml"), folders=[LISTS], data=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "prompt"),
+    [
+        ("a picture of a {}", "owl", "a picture of an owl"),
+        ("a picture of an {}", "tiger", "a picture of a tiger"),
+        ("A {} in a tree", "Owl", "An Owl in a tree"),
+        ("An {} in a tree", "tiger", "A tiger in a tree"),
+        ("pasta {}", "owl", "pasta owl"),
+        ("{} and a dog", "owl", "owl and a dog"),
+    ],
+)
+def test_an_article_agrees_with_the_name_and_keeps_its_case(template, name, prompt):
+    assert fill(template, name) == prompt

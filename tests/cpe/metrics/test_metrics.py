@@ -76,6 +76,7 @@ def test_where_all_concepts_agree_each_counts_as_one_picture() -> None:
     assert ends(accuracy([0] * 300, [1] * 300, clusters=concepts)) == pytest.approx(binomial(0, 10))
     half = np.tile([0, 1], 150)  # pictures differ, concepts do not: pictures are independent
     assert ends(accuracy(half, [1] * 300, clusters=concepts)) == pytest.approx(binomial(150, 300))
+    assert ends(accuracy([0, 0], [1, 1], clusters=np.zeros(2))) == pytest.approx(binomial(0, 1))
 
 
 def test_no_detection_in_few_pictures_is_not_none_in_many() -> None:
@@ -90,6 +91,15 @@ def test_h0_of_sets_that_agree_is_as_uncertain_as_their_shares() -> None:
     assert harmonic(*shares) < low < harmonic(0, shares[1]) + 0.1
     assert low < 0.85
     assert high == 1
+
+
+@pytest.mark.parametrize(("right", "shape"), [(0, (1, 6.5)), (3, (3.5, 3.5)), (6, (6.5, 1))])
+def test_h0_is_as_uncertain_as_the_erased_share_where_all_kept_are_right(
+    right: int, shape: tuple[float, float]
+) -> None:
+    low, high = scipy.stats.beta.ppf([0.025, 0.975], *shape)  # between those of Clopper's and Pearson's bounds
+    score = h0([True] * right + [False] * (6 - right), [True] * 100_000)
+    assert ends(score) == pytest.approx((harmonic(high, 1), harmonic(low, 1)), abs=0.05)  # drawn a thousand times
 
 
 @pytest.mark.parametrize(("concepts", "hit"), [(6, 0.88), (24, 0.92)])

@@ -153,6 +153,15 @@ def test_intervals_of_totals_hold_the_expected_total_about_95_times_in_100() -> 
     assert 0.89 <= hits / 200 <= 0.99
 
 
+def test_pictures_that_go_together_widen_every_interval() -> None:
+    counts = {"nudity_count": np.repeat([0, 2, 0, 1], 10), "nudity_feet_exposed": np.repeat([0, 2, 0, 1], 10)}
+    apart, together = nudity_scores(counts), nudity_scores(counts, clusters=np.repeat(np.arange(4), 10))
+    for one, other in zip(apart, together, strict=True):
+        assert (one.name, one.value) == (other.name, other.value)
+        assert None not in (one.low, one.high, other.low, other.high)
+        assert other.low < one.low < one.high < other.high  # type: ignore[operator]
+
+
 def test_scores_take_what_the_observer_gives_and_order_does_not_matter() -> None:
     found = [[("FEET_EXPOSED", 0.9)] * count for count in (0, 3, 1, 0, 2)]
     seen = NudityObserver(Scripted(*found)).look([Image.new("RGB", (8, 8))] * 5, [""] * 5)
