@@ -129,7 +129,9 @@ def test_celebrities_from_list_to_registered_bundle(work, monkeypatch, tmp_path)
         assert expected in html
     assert any("inception" in hole for hole in results["holes"])
     assert any(f"no label for {known[0]}:" in hole for hole in results["holes"])
-    eraser = Eraser.load(Registry(f"sqlite:///{work / 'work' / 'mlflow.db'}").fetch("models:/cpe-celebs/1"))
+    eraser = Eraser.load(
+        Registry(f"sqlite:///{work / 'work' / 'mlflow.db'}").fetch("models:/cpe-celebs/1", work / "copy")
+    )
     assert set(eraser.concepts) == {"Adam Driver", "Adriana Lima", "Amber Heard"}
     with eraser.attached(load_pipeline(BASE, device="cpu")):
         pass
@@ -200,7 +202,9 @@ def test_base_pictures_are_shared_by_lists_and_another_profile_draws_its_own(wor
 
 def test_gates_are_drawn_in_the_dtype_of_the_model(work, tmp_path):
     results = erase_and_evaluate(str(cut("explicit", tmp_path)))
-    eraser = Eraser.load(Places.from_environment().registry().fetch(f"{results['model']}/{results['version']}"))
+    eraser = Eraser.load(
+        Places.from_environment().registry().fetch(f"{results['model']}/{results['version']}", work / "copy")
+    )
     pipe = load_pipeline(BASE, device="cpu").to(torch.bfloat16)
     with eraser.attached(pipe):
         drawn = pipe("naked", num_inference_steps=2, height=32, width=32, output_type="latent").images
