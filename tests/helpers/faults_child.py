@@ -175,6 +175,7 @@ def write_down(path: str) -> None:
     wrap("tasks.draw:draw_shard", draw_shard)
     wrap("cpe.models.drawing:generate", generate)
     wrap("tasks.evaluation.look:store_values", observed)
+    wrap("tasks.evaluation.moved:store_values", observed)
     wrap("artifacts.stores.folder:FolderStore.put", put)
     wrap("artifacts.stores.s3:S3Store.put", put)
 
