@@ -55,7 +55,7 @@ class Decision:
     against: tuple[str, ...] = ()
 
 
-@task(retries=2, retry_delay_seconds=[2, 10])
+@task(retries=2, retry_delay_seconds=[5, 20])
 def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mapping[str, float]) -> Registered:
     """Registers the bundle as `cpe-<list>` with its scores as tags; the same results are registered once, anywhere."""
     places = Places.from_environment()
@@ -106,7 +106,7 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
     return Registered(model, number, registry.resolve(f"{model}/{number}").run_id)
 
 
-@task(retries=2, retry_delay_seconds=[2, 10])
+@task(retries=2, retry_delay_seconds=[5, 20])
 def decide(plan: Plan, registered: Registered, scores_address: str) -> Decision:
     """Makes a version champion if nothing speaks against it, and records what does.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from helpers.deployment import prefect as prefect
 from helpers.lists import LIST
 
 
