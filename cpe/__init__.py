@@ -1,6 +1,6 @@
 """CPE, Concept Pinpoint Eraser: concepts taken out of text-to-image models by gates on the text.
 
-What a user needs is here, loaded when asked for: `Eraser`, `fetch`, `detach`, `load_pipeline`, `ConceptList`,
+What a user needs is here, loaded when asked for: `Erased`, `Eraser`, `fetch`, `detach`, `load_pipeline`, `ConceptList`,
 `load_list`, `train` with its `ConceptTexts`, `BaseProjections` and `encode_prompts`, and the `PRESETS`.
 """
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from artifacts.registry.fetching import fetch as fetch
     from cpe.lists.reading import load_list as load_list
     from cpe.lists.schema import ConceptList as ConceptList
+    from cpe.methods.erased import Erased as Erased
     from cpe.methods.pinpoint.batch import ConceptTexts as ConceptTexts
     from cpe.methods.pinpoint.config import PRESETS as PRESETS
     from cpe.methods.pinpoint.eraser import Eraser as Eraser
@@ -25,6 +26,7 @@ _PUBLIC = {
     "BaseProjections": "cpe.models.projections",
     "ConceptList": "cpe.lists.schema",
     "ConceptTexts": "cpe.methods.pinpoint.batch",
+    "Erased": "cpe.methods.erased",
     "Eraser": "cpe.methods.pinpoint.eraser",
     "PRESETS": "cpe.methods.pinpoint.config",
     "detach": "cpe.models.attachment",
@@ -39,6 +41,7 @@ __all__ = [
     "BaseProjections",
     "ConceptList",
     "ConceptTexts",
+    "Erased",
     "Eraser",
     "__version__",
     "detach",

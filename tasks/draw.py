@@ -102,13 +102,13 @@ def draw_pictures(plan: Plan, bundle: str | None, part: int = 0, parts: int = 1)
 @contextmanager
 def artist(places: Places, plan: Plan, bundle: str | None) -> Iterator[Any]:
     """Yields the base model's pipeline, with the bundle's gates attached."""
-    from cpe.methods.pinpoint.eraser import Eraser
+    from cpe.methods.erased import Erased
 
     pipe = places.loaded(plan.concepts.base_model)
     if bundle is None:
         yield pipe
         return
-    with Eraser.load(gates_of_bundle(places, bundle)).attached(pipe):
+    with Erased.load(gates_of_bundle(places, bundle)).attached(pipe):
         yield pipe
 
 

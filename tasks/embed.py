@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
+from cpe.methods.lessons import Encoded
 from tasks.here.places import Places
 from tasks.here.progress import progress
 from tasks.plan import GatePlan, Plan
@@ -22,17 +23,16 @@ def encode_concepts(plan: Plan, concepts: list[str]) -> str:
     return embedding_cache(places, plan.text_fingerprint).folder.name
 
 
-def load_embeddings(places: Places, plan: Plan, gates: Sequence[GatePlan]) -> tuple[dict[str, int], Any]:
-    """Returns each prompt's row and the table of rows, (M, T, D) float16, memory-mapped.
+def load_embeddings(places: Places, plan: Plan, gates: Sequence[GatePlan]) -> Encoded:
+    """Returns the embeddings of the gates' prompts and of the empty one.
 
     What the cache lacks of the gates' prompts is encoded first.
     """
     prompts = {"": None}
     for gate in gates:
-        for texts in gate.prompts(plan.concepts.templates).values():
-            prompts.update(dict.fromkeys(texts))
+        prompts.update(dict.fromkeys(plan.lesson(gate).texts))
     cache = embedding_cache(places, plan.text_fingerprint)
-    return cached_texts(cache, list(prompts), lambda: places.loaded(plan.concepts.base_model))
+    return Encoded(*cached_texts(cache, list(prompts), lambda: places.loaded(plan.concepts.base_model)))
 
 
 def embedding_cache(places: Places, text_fingerprint: str) -> "EmbeddingCache":

@@ -1,7 +1,7 @@
 """What a run is about to do: the list, its gates with their addresses, and its pictures."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,14 +9,17 @@ from artifacts.hashing import content_hash
 from cpe.evaluation.pictures import EvaluationSet
 from cpe.lists.schema import ConceptList
 from cpe.lists.templates import fill
+from cpe.methods.base import Method, method_of
+from cpe.methods.lessons import Lesson, Prompt
+from cpe.methods.table import DEFAULT
 from cpe.terms.profiles import PROFILES, Profile
-
-if TYPE_CHECKING:
-    pass
 
 
 class GatePlan(BaseModel):
-    """One gate to be had: what it erases and everything that determines it."""
+    """What erases one concept: what it is learned from, and the address of the piece that holds it.
+
+    A gate of CPE is a piece of its own; a method that trains all concepts together has one address for all of them.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,13 +29,14 @@ class GatePlan(BaseModel):
     anchors: tuple[str, ...]
     address: str
 
-    def prompts(self, templates: Sequence[str]) -> dict[str, list[str]]:
-        """Returns the gate's target, surrogate and anchor prompts."""
-        return {
-            "target": [fill(template, name) for name in self.names for template in templates],
-            "surrogate": [fill(template, self.surrogate) for _ in self.names for template in templates],
-            "anchors": [fill(template, name) for name in self.anchors for template in templates],
-        }
+    def lesson(self, templates: Sequence[str], seed: int) -> Lesson:
+        """Returns what the concept is learned from, in the templates."""
+
+        def prompts(names: Sequence[str]) -> tuple[Prompt, ...]:
+            return tuple(Prompt(fill(template, name), name) for name in names for template in templates)
+
+        surrogates = prompts([self.surrogate] * len(self.names))
+        return Lesson(self.concept, prompts(self.names), surrogates, prompts(self.anchors), seed)
 
 
 class Plan(BaseModel):
@@ -66,15 +70,34 @@ class Plan(BaseModel):
         return PROFILES[self.concepts.profile]
 
     @property
+    def method(self) -> Method:
+        """How the list is erased."""
+        return method_of(self.concepts.method)
+
+    @property
     def bundle_manifest(self) -> dict[str, Any]:
-        """What determines the bundle: the list's name, base model and gates."""
-        return {
+        """What determines the bundle: the list's name, base model and gates, and the method if it is not CPE."""
+        method = {} if self.concepts.method == DEFAULT else {"method": self.concepts.method}
+        return method | {
             "format": 1,
             "list": self.concepts.name,
             "base_model": self.concepts.base_model,
             "base_fingerprint": self.fingerprint,
             "gates": {gate.concept: gate.address for gate in self.gates},
         }
+
+    @property
+    def addresses(self) -> list[str]:
+        """The pieces' addresses, in the order of the list."""
+        return list(dict.fromkeys(gate.address for gate in self.gates))
+
+    def seed_of(self, gate: GatePlan) -> int:
+        """Returns a concept's own seed: it does not depend on its neighbours in the list."""
+        return int(content_hash([self.concepts.seed, gate.concept])[:12], 16)
+
+    def lesson(self, gate: GatePlan) -> Lesson:
+        """Returns what one of the concepts is learned from."""
+        return gate.lesson(self.concepts.templates, self.seed_of(gate))
 
     @property
     def bundle(self) -> str:

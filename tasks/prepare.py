@@ -11,6 +11,8 @@ from cpe.evaluation.sets import check_pictures, evaluation_sets
 from cpe.lists.anchors import anchor_names
 from cpe.lists.reading import ConceptListError, load_only_list, read_mapping
 from cpe.lists.schema import ConceptList
+from cpe.methods.base import method_of
+from cpe.methods.table import DEFAULT
 from cpe.terms.domains import domain_of
 from cpe.terms.names import suggest
 from tasks.embed import cached_texts, embedding_cache
@@ -19,8 +21,6 @@ from tasks.plan import GatePlan, Plan
 
 if TYPE_CHECKING:
     from cpe.models.embeddings import EmbeddingCache
-
-ALGORITHM = 3  # raised when training gives other gates from the same settings
 
 
 def find_list(name: str) -> Path:
@@ -72,9 +72,17 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
     notes = [*set_notes, *(each.taken for each in sets if each.taken)]
     for name, read_as in unread_names(pipe, concept_list.erased_names).items():
         notes.append(f"The tokenizer reads the target {name!r} as {read_as!r}: check its spelling, or add an alias.")
+    method = method_of(concept_list.method)
     kept = [name for each in sets if each.role == "kept" for name in each.concepts]
     unseen = kept if concept_list.anchors.protocol == "leak-free" else []
     rankings = _rankings(concept_list, unseen, embedding_cache(places, text_mark), lambda: pipe, notes)
+    shared = {
+        "algorithm": method.version,
+        "templates": concept_list.templates,
+        "training": concept_list.training_config.model_dump(),
+        "base": mark,
+        "seed": concept_list.seed,
+    } | ({} if method.name == DEFAULT else {"method": method.name})
     gates = []
     for target in concept_list.targets:
         ranked = rankings[target.name]
@@ -86,18 +94,13 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
             )
         surrogate = concept_list.surrogate_of(target.name)
         names = (target.name, *target.aliases)
-        determined_by = {
-            "algorithm": ALGORITHM,
-            "names": names,
-            "surrogate": surrogate,
-            "anchors": anchor_names(concept_list, target.name, ranked, unseen=unseen, others=True),
-            "templates": concept_list.templates,
-            "training": concept_list.training_config.model_dump(),
-            "base": mark,
-            "seed": concept_list.seed,
-        }
-        address = content_hash(determined_by)[:24]
+        others = anchor_names(concept_list, target.name, ranked, unseen=unseen, others=True)
+        determined_by = {"names": names, "surrogate": surrogate, "anchors": others}
+        address = content_hash(shared | determined_by)[:24]
         gates.append(GatePlan(concept=target.name, names=names, surrogate=surrogate, anchors=anchors, address=address))
+    if method.joint:
+        together = content_hash(shared | {"concepts": [gate.model_dump(exclude={"address"}) for gate in gates]})[:24]
+        gates = [gate.model_copy(update={"address": together}) for gate in gates]
     return Plan(
         source=str(path),
         concepts=concept_list,

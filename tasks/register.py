@@ -78,6 +78,7 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
     tags = result | {
         "list": plan.concepts.name,
         "erased": _names(plan),
+        "method": plan.method.name,
         "base_model": plan.concepts.base_model,
         "profile": plan.profile.name,
         "erased_accuracy": _tag(scores.value(main, "after", "erased")),
@@ -91,8 +92,8 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
     run_id = registry.record_run(
         f"erase-{plan.concepts.name}",
         params={
-            **plan.concepts.training_config.model_dump(exclude={"gate"}),
-            **plan.concepts.training_config.gate.model_dump(),
+            "method": plan.method.name,
+            **_flat(plan.concepts.training_config.model_dump()),
             "targets": ", ".join(gate.concept for gate in plan.gates),
         },
         metrics=metrics,
@@ -147,8 +148,15 @@ def _names(plan: Plan) -> str:
     return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(shown) < len(names) else "")
 
 
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings with those of their groups beside them."""
+    single = {name: value for name, value in settings.items() if not isinstance(value, dict)}
+    groups = [value for value in settings.values() if isinstance(value, dict)]
+    return {**single, **{name: value for group in groups for name, value in group.items()}}
+
+
 def _description(plan: Plan) -> str:
-    return f"CPE gates that take {_names(plan)} out of {plan.concepts.base_model}."
+    return f"{plan.method.title} that take {_names(plan)} out of {plan.concepts.base_model}."
 
 
 @task

@@ -60,7 +60,7 @@ def do_part(plan: Plan, stage: Stage, part: int, parts: int) -> None:
 def pieces(plan: Plan, stage: Stage, part: int, parts: int) -> list[str]:
     """Returns the keys under which the store will hold a part's results."""
     if stage == "train":
-        return [f"gates/{gate.address}" for gate in plan.gates[part::parts]]
+        return [f"gates/{address}" for address in plan.addresses[part::parts]]
     if stage != "look":
         drawn = shards(plan, plan.bundle if stage == "draw after" else None)
         return [shard.key for shard in islice(drawn, part, None, parts)]

@@ -10,7 +10,20 @@ from artifacts.stores.index import MANIFEST_NAME
 from artifacts.stores.opening import open_store
 
 GATES = "gates"
-GATE_FILE = "gate.safetensors"
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the one safetensors file of a gate, or of whatever else a method trains.
+
+    Raises:
+        StoreError: There is none, or there are several.
+    """
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1:
+        raise StoreError(
+            f"{folder} must hold one .safetensors file, has {len(found)}; fetch it again or train it again"
+        )
+    return found[0]
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, object], gates: Mapping[str, Path]) -> None:
@@ -21,7 +34,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, object], gates: Mapping[
         manifest: What the bundle is; `gates` maps concepts to addresses.
         gates: Folder of each gate, by address.
     """
-    hashes = {address: file_hash(gate / GATE_FILE) for address, gate in gates.items()}
+    hashes = {address: file_hash(weights_file(gate)) for address, gate in gates.items()}
     (folder / MANIFEST_NAME).write_text(json.dumps({**manifest, "sha256": hashes}, indent=1))
 
 
@@ -50,7 +63,7 @@ def add_gates(folder: Path, stores: Sequence[str]) -> None:
                 f"gate {address} is not in the store ({where}); set CPE_STORE to the store that this bundle was made "
                 "in, or run `cpe erase` with its list again"
             )
-        if file_hash(store.fetch(key, folder / key) / GATE_FILE) != expected:
+        if file_hash(weights_file(store.fetch(key, folder / key))) != expected:
             raise StoreError(
                 f"gate {address} in {store.url} is not the one that the bundle was made of; run `cpe erase` with its "
                 "list again, which registers the gates that there are"

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from artifacts.report.page import LOSS_PARTS, HeatPrompt, LossCurve
+from artifacts.report.page import HeatPrompt, LossCurve
 from wording.figures import SUPERSCRIPTS
 
 TOKEN_NAMES = {"<|startoftext|>": "⟨start⟩", "<|endoftext|>": "⟨end⟩"}
@@ -32,11 +32,17 @@ def heat_table(gate_names: Sequence[str], prompt: HeatPrompt) -> dict[str, Any]:
     }
 
 
+def loss_parts(curves: Iterable[LossCurve]) -> list[str]:
+    """Which losses there are, in the order of the curves."""
+    return list(dict.fromkeys(curve.part for curve in curves))
+
+
 def end_losses(curves: Sequence[LossCurve]) -> dict[str, dict[str, float | None]]:
     """The last value of each loss, by concept and part."""
     table: dict[str, dict[str, float | None]] = {}
+    parts = loss_parts(curves)
     for curve in curves:
-        table.setdefault(curve.concept, dict.fromkeys(LOSS_PARTS))[curve.part] = _last(curve)
+        table.setdefault(curve.concept, dict.fromkeys(parts))[curve.part] = _last(curve)
     return table
 
 
@@ -63,7 +69,7 @@ def loss_charts(curves: Sequence[LossCurve]) -> list[dict[str, Any]]:
     stride = _round_step((last - first) / 4)
     ticks = [(across(step), f"{step:,}") for step in range(-(-first // stride) * stride, last + 1, stride)]
     charts = []
-    for part in LOSS_PARTS:
+    for part in loss_parts(curves):
         own = [curve for curve in curves if curve.part == part]
         values = [loss for curve in own for stage in curve.stages for _, loss in stage if 0 < loss < math.inf]
         if not values:

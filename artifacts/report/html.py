@@ -14,8 +14,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from artifacts.report.charts import end_losses, heat_table, loss_charts
-from artifacts.report.page import LOSS_PARTS, Change, ConceptRow, Figure, Report, Unit
+from artifacts.report.charts import end_losses, heat_table, loss_charts, loss_parts
+from artifacts.report.page import Change, ConceptRow, Figure, Report, Unit
 from wording.figures import MISSING, duration, is_known, number, power
 
 
@@ -51,7 +51,7 @@ def render_report(report: Report) -> str:
         heat_maps=[[heat_table(each.gate_names, row) for row in each.prompts] for each in report.heat_maps],
         charts=loss_charts(report.losses),
         losses=end_losses(report.losses),
-        loss_parts=LOSS_PARTS,
+        loss_parts=loss_parts(report.losses),
         missing=MISSING,
     )
     return html.encode(errors="replace").decode()  # half a surrogate pair, as a list may hold, has no UTF-8

@@ -9,9 +9,7 @@ from wording.figures import number
 
 Unit = Literal["share", "points", "distance", "count"]
 Role = Literal["erased", "kept"]
-LossPart = Literal["erase", "adversarial", "anchor"]
 
-LOSS_PARTS: tuple[LossPart, ...] = ("erase", "adversarial", "anchor")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -151,10 +149,14 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class LossCurve:
-    """One loss of one concept: a list of (step, loss) a stage; steps are counted through all stages."""
+    """One loss of one concept: a list of (step, loss) a stage; steps are counted through all stages.
+
+    Attributes:
+        part: which of the training's losses it is.
+    """
 
     concept: str
-    part: LossPart
+    part: str
     stages: Sequence[Sequence[tuple[int, float]]]
 
 

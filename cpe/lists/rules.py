@@ -6,13 +6,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from cpe.lists.problems import Loc, Problem, explain, show
-from cpe.methods.pinpoint.config import PRESETS, GateConfig, TrainingConfig, training_config
+from cpe.methods.base import Method, method_of
+from cpe.methods.table import DEFAULT, METHODS
 from cpe.terms.names import normalise, suggest
-
-_TRAINING_MODELS: dict[tuple[str, ...], type[BaseModel]] = {
-    ("training", "changes"): TrainingConfig,
-    ("training", "changes", "gate"): GateConfig,
-}
 
 
 def one_of(kind: str, known: Mapping[str, Any]) -> Callable[[str], str]:
@@ -50,7 +46,7 @@ def disagreements(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Itera
             yield Problem(("anchors", "vectors"), "are read only with by: word2vec; set that, or remove vectors")
     training = data.get("training")
     if isinstance(training, Mapping):
-        yield from _training_problems(training.get("preset"), training.get("changes", {}))
+        yield from _training_problems(data.get("method", DEFAULT), training.get("preset"), training.get("changes", {}))
 
 
 def _name_problems(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Iterator[Problem]:
@@ -92,18 +88,37 @@ def _clashes(
             seen[key] = (loc, name)
 
 
-def _training_problems(preset: Any, changes: Any) -> Iterator[Problem]:
+def _training_problems(name: Any, preset: Any, changes: Any) -> Iterator[Problem]:
     where: Loc = ("training", "changes")
-    if not isinstance(preset, str) or preset not in PRESETS or not isinstance(changes, Mapping):
+    if not isinstance(name, str) or name not in METHODS or not isinstance(preset, str):
         return
-    if not isinstance(changes.get("gate", {}), Mapping):
-        yield Problem((*where, "gate"), f"must be a mapping of keys, got {show(changes['gate'])}")
+    method = method_of(name)
+    if preset not in method.presets:
+        of = "" if name == DEFAULT else f" of method {name}"
+        yield Problem(
+            ("training", "preset"), f"{show(preset)} names no training preset{of}{suggest(preset, method.presets)}"
+        )
         return
+    if not isinstance(changes, Mapping):
+        return
+    groups = _groups(method)
+    for group in groups:
+        if not isinstance(changes.get(group, {}), Mapping):
+            yield Problem((*where, group), f"must be a mapping of keys, got {show(changes[group])}")
+            return
     try:
-        training_config(preset, dict(changes))
+        method.config(preset, dict(changes))
     except ValidationError as error:
+        models: dict[tuple[str, ...], type[BaseModel]] = {("training", "changes"): method.settings}
+        models |= {("training", "changes", group): model for group, model in groups.items()}
         for detail in error.errors():
-            yield explain({**detail, "loc": (*where, *detail["loc"])}, _TRAINING_MODELS)
+            yield explain({**detail, "loc": (*where, *detail["loc"])}, models)
+
+
+def _groups(method: Method) -> dict[str, type[BaseModel]]:
+    """Returns those of a method's settings that are groups of settings."""
+    fields = {name: field.annotation for name, field in method.settings.model_fields.items()}
+    return {name: kind for name, kind in fields.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
 
 
 def _items(value: Any) -> Sequence[Any]:

@@ -6,7 +6,7 @@ that came later and that the list does not use: versions are registered with it.
 
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -24,7 +24,8 @@ from cpe.lists.sections import (
     Template,
     Training,
 )
-from cpe.methods.pinpoint.config import TrainingConfig, training_config
+from cpe.methods.base import method_of
+from cpe.methods.table import DEFAULT, METHODS
 from cpe.terms.domains import DOMAINS
 from cpe.terms.names import normalise, suggest
 from cpe.terms.profiles import PROFILES
@@ -73,8 +74,9 @@ class ConceptList(Settings):
         domain: what the accuracy is measured on, a key of `cpe.terms.domains.DOMAINS`.
         base_model: "embedded", a folder in diffusers' layout, or a name on the hub.
         profile: how pictures are made, a key of `cpe.terms.profiles.PROFILES`.
+        method: the way of erasing, a key of `cpe.methods.table.METHODS`.
         surrogate: what every target turns into.
-        targets: the concepts to erase, one gate each.
+        targets: the concepts to erase.
         kept: names that must survive, evaluated.
         templates: training prompts, one "{}" each.
         limits: the most that one run may cost.
@@ -86,6 +88,7 @@ class ConceptList(Settings):
     domain: Annotated[str, AfterValidator(one_of("domain", DOMAINS))]
     base_model: Name
     profile: Annotated[str, AfterValidator(one_of("profile", PROFILES))]
+    method: Annotated[str, AfterValidator(one_of("method", METHODS))] = added_later(DEFAULT)
     surrogate: Name
     targets: tuple[Target, ...] = Field(min_length=1)
     kept: tuple[Name, ...] = ()
@@ -111,9 +114,9 @@ class ConceptList(Settings):
         return f"cpe-{self.name}"
 
     @property
-    def training_config(self) -> TrainingConfig:
-        """The preset with the list's changes."""
-        return training_config(self.training.preset, self.training.changes)
+    def training_config(self) -> Any:
+        """The preset with the list's changes, of the kind that its method has."""
+        return method_of(self.method).config(self.training.preset, self.training.changes)
 
     @property
     def content_hash(self) -> str:

@@ -11,8 +11,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from cpe.lists.problems import colon_text, kind_of, quoted
-from cpe.lists.rules import one_of
-from cpe.methods.pinpoint.config import PRESETS
 from cpe.terms.names import check_name, check_template
 from cpe.terms.settings import Settings
 
@@ -75,9 +73,9 @@ class Anchors(Settings):
 
 
 class Training(Settings):
-    """A training preset and the settings changed in it."""
+    """A training preset of the list's method, and the settings changed in it."""
 
-    preset: Annotated[str, AfterValidator(one_of("training preset", PRESETS))]
+    preset: str
     changes: dict[str, Any] = Field(default_factory=dict)
 
 

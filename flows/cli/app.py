@@ -196,10 +196,10 @@ def bench(
 ) -> None:
     """Measure training and drawing on your own model and device, against the plain computation and no gates."""
     from benchmarks import inference, training
-    from cpe.methods.pinpoint.config import training_config
+    from cpe.methods.pinpoint.method import PINPOINT
     from tasks.here.places import Places
 
-    config = training_config(preset)
+    config = PINPOINT.config(preset)
     places = Places.from_environment()
     pipe = places.loaded(model)
     device, tokens = str(pipe.device), pipe.tokenizer.model_max_length

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from cpe.methods.pinpoint.eraser import Eraser
+    from cpe.methods.erased import Erased
 
 SHOWN_CONCEPTS = 20
 GatesOption = Annotated[
@@ -22,10 +22,9 @@ GatesOption = Annotated[
 ]
 
 
-def load_gates(gates: list[str]) -> "Eraser":
+def load_gates(gates: list[str]) -> "Erased":
     """Loads the named gates, those of registered models downloaded for the while, and says which were taken."""
-    from cpe.methods.pinpoint.eraser import Eraser
-    from cpe.methods.pinpoint.storage.folders import gate_files
+    from cpe.methods.erased import Erased
     from tasks.here.places import Places
 
     with TemporaryDirectory(prefix="cpe-") as scratch:
@@ -37,11 +36,10 @@ def load_gates(gates: list[str]) -> "Eraser":
                 )
             registered = None if Path(given).exists() else Places.from_environment().registry()
             paths.append(registered.fetch(given, Path(scratch) / str(number)) if registered else Path(given))
-        files = gate_files(paths)
-        eraser = Eraser.load(files)
-    names = sorted(f"{name} ({times} gates)" if times > 1 else name for name, times in Counter(eraser.concepts).items())
+        erased = Erased.load(paths)
+    names = sorted(f"{name} ({times} gates)" if times > 1 else name for name, times in Counter(erased.concepts).items())
     shown = names[:SHOWN_CONCEPTS] + (
         [f"and {len(names) - SHOWN_CONCEPTS} more"] if len(names) > SHOWN_CONCEPTS else []
     )
-    print(f"gates   {len(names)} concepts from {len(files)} files: {', '.join(shown)}", file=sys.stderr)
-    return eraser
+    print(f"gates   {len(names)} concepts: {', '.join(shown)}", file=sys.stderr)
+    return erased

@@ -11,7 +11,7 @@ from tasks.here.places import Places
 from tasks.plan import Plan
 from wording.figures import duration
 
-NOTHING = Rates(0.0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+NOTHING = Rates(0.0, 0, 0.0, 0.0, 0.0, 0)
 
 
 @task

@@ -176,20 +176,25 @@ def _picture_rows(
 
 
 def _openness(places: Places, plan: Plan, bundle: str) -> list[dict[str, Any]]:
-    """Returns how open every gate is at every token, for each concept in the first evaluation template."""
+    """Returns how open every gate is at every token, for each concept in the first evaluation template.
+
+    Nothing where the list's method has no gates.
+    """
     import torch
 
-    from cpe.methods.pinpoint.eraser import Eraser
+    from cpe.methods.erased import Erased
     from cpe.models.text import encode_prompts, token_words
 
     pipe = places.loaded(plan.concepts.base_model)
-    eraser = Eraser.load(gates_of_bundle(places, bundle))
+    erased = Erased.load(gates_of_bundle(places, bundle))
     own = [each for each in plan.sets if each.name in ("erased", "kept")]
     prompts = [(each.role, row) for each, row in first_prompts(own, plan.profile)]
     with torch.no_grad():
-        openness = eraser.openness(encode_prompts(pipe, [row.prompt for _, row in prompts]))  # (N, B, T)
+        openness = erased.openness(encode_prompts(pipe, [row.prompt for _, row in prompts]))  # (N, B, T)
+    if openness is None:
+        return []
     shown = []
-    order = [eraser.concepts.index(gate.concept) for gate in plan.gates]
+    order = [erased.concepts.index(gate.concept) for gate in plan.gates]
     openness = openness[order]
     for index, (role, row) in enumerate(prompts):
         tokens = token_words(pipe, row.prompt)

@@ -74,7 +74,7 @@ def write_report(
             styles=_style_rows(scores),
             grids=[*grids, far] if far.rows else grids,
             heat_maps=_heat_maps(detail["openness"]),
-            losses=_losses(dict(list(manifests.items())[:LOSS_CONCEPTS])),
+            losses=_losses(plan, dict(list(manifests.items())[:LOSS_CONCEPTS])),
             seconds=seconds,
             repeat=_repeat(plan, registered, scores_address),
             notes=[*detail["holes"], *_notes(plan, scores, sum(len(group) for group in trained))],
@@ -153,20 +153,12 @@ def _heat_maps(openness: list[dict[str, Any]]) -> list[page.HeatMap]:
     return [page.HeatMap(gates, rows)]
 
 
-def _losses(manifests: Mapping[str, dict[str, Any]]) -> list[page.LossCurve]:
-    curves = []
-    for concept, manifest in manifests.items():
-        config = manifest["training"]
-        for part in page.LOSS_PARTS:
-            stages: list[list[tuple[int, float]]] = [[] for _ in range(config["stages"])]
-            for point in manifest["losses"]:
-                stage = point["stage"]
-                if point["phase"] != "erase" or (part == "adversarial" and stage == 0):
-                    continue
-                before = 0 if stage == 0 else config["first_steps"] + (stage - 1) * config["later_steps"]
-                stages[stage].append((before + point["step"], point[part]))
-            curves.append(page.LossCurve(concept, part, stages))
-    return curves
+def _losses(plan: Plan, manifests: Mapping[str, dict[str, Any]]) -> list[page.LossCurve]:
+    return [
+        page.LossCurve(concept, curve.loss, curve.stages)
+        for concept, manifest in manifests.items()
+        for curve in plan.method.curves(manifest["training"], manifest.get("losses", []))
+    ]
 
 
 def _repeat(plan: Plan, registered: Registered, scores: str) -> dict[str, Any]:
@@ -174,6 +166,7 @@ def _repeat(plan: Plan, registered: Registered, scores: str) -> dict[str, Any]:
         "command": f"cpe erase {shlex.quote(plan.source)}",
         "list": plan.concepts.model_dump(mode="json"),
         "list hash": plan.concepts.content_hash,
+        "method": plan.method.name,
         "training": plan.concepts.training_config.model_dump(),
         "profile": plan.profile.model_dump(),
         "base model fingerprint": plan.fingerprint,

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
@@ -22,8 +23,10 @@ from artifacts.registry.versions import FILES_HASH
 from artifacts.stores.opening import open_store
 from artifacts.tables import IMAGES, PICTURES, SCORES, read_table
 from cpe.embedded.pixels import to_tensor
+from cpe.methods.erased import Erased
 from cpe.methods.pinpoint.eraser import Eraser
 from cpe.models.loading import load_pipeline
+from cpe.models.sites import find_projections
 from cpe.models.text import encode_prompts
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
@@ -161,6 +164,43 @@ def test_adding_a_concept_trains_its_gate_alone(workplace):
     changed = apart(path, "changed")
     changed.write_text(yaml.safe_dump({**LIST, "surrogate": "animal"}))
     assert not {g.address for g in prepare_concepts.fn(str(changed)).gates} & {g.address for g in old.gates}
+
+
+def test_another_method_goes_the_whole_way(workplace, tmp_path):
+    """UCE: trained, drawn, measured, reported, stored, registered, promoted and attached, as gates are."""
+    work, path, cpe_results = workplace
+    listed = path.with_name("uce.yaml")
+    bars = {"erased_accuracy_at_most": 0.5, "least_pictures": 8}
+    listed.write_text(
+        yaml.safe_dump({**LIST, "name": "edited", "method": "uce", "training": {"preset": "emoji"}, "bars": bars})
+    )
+    results = erase_and_evaluate(str(listed))
+    assert results["erased"]["before"] == cpe_results["erased"]["before"], "the same pictures"
+    assert results["erased"]["after"] <= 0.5
+    assert (results["champion"], results["gates"]) == (True, {"trained": 2, "reused": 0})
+    plan = prepare_concepts.fn(str(listed))
+    (address,) = plan.addresses
+    assert open_store(str(work / "store")).has(f"gates/{address}")
+    registry = Places.from_environment().registry()
+    version = registry.resolve("cpe-edited@champion")
+    assert (version.tags["method"], version.tags["erased"]) == ("uce", "rose, pizza")
+    erased = Erased.load(registry.fetch("cpe-edited@champion", tmp_path / "fetched"))
+    assert erased.concepts == ("rose", "pizza")
+    html = Path(results["report"]).read_text()
+    assert "&#34;method&#34;: &#34;uce&#34;" in html or '"method": "uce"' in html
+    pipe = load_pipeline("embedded", device="cpu")
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    with erased.attached(pipe):
+        changed = [name for name, value in pipe.unet.state_dict().items() if not torch.equal(value, before[name])]
+    assert set(changed) == {f"{site}.weight" for site in find_projections(pipe.unet)}
+    assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
+    shown = RUNNER.invoke(app, ["generate", "a rose", "--gates", "cpe-edited/1", "--out", str(tmp_path / "out")])
+    assert shown.exit_code == 0, shown.output
+    again = erase_and_evaluate(str(listed))
+    assert (again["version"], again["gates"]) == (results["version"], {"trained": 0, "reused": 2})
+    more = apart(listed, "uce-more")
+    more.write_text(yaml.safe_dump({**yaml.safe_load(listed.read_text()), "targets": ["rose", "pizza", "snake"]}))
+    assert prepare_concepts.fn(str(more)).addresses != plan.addresses, "all concepts are in one edit"
 
 
 def test_a_champion_whose_alias_was_lost_is_champion_again_after_a_run(workplace):
@@ -340,7 +380,7 @@ def test_a_version_is_fetched_from_the_store_that_it_was_made_in_and_never_with_
     elsewhere = Registry(f"sqlite:///{work / 'mlflow.db'}", store_url=str(tmp_path / "another"))
     assert set(Eraser.load(elsewhere.fetch("cpe-few/1", tmp_path / "fetched")).concepts) == {"rose", "pizza"}
     forged = open_store(str(tmp_path / "forged"))
-    one, other = sorted((work / "store" / "gates").iterdir())
+    one, other = sorted(gate.parent for gate in (work / "store" / "gates").glob("*/gate.safetensors"))
     forged.put(f"gates/{one.name}", other)
     mixed = Registry(f"sqlite:///{work / 'mlflow.db'}", store_url=forged.url)
     with pytest.raises(RegistryError, match="is not the one that the bundle was made of"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import cpe
 
 PUBLIC = [
-    "BaseProjections", "ConceptList", "ConceptTexts", "Eraser", "PRESETS", "__version__", "detach", "encode_prompts",
-    "fetch", "load_list", "load_pipeline", "train",
+    "BaseProjections", "ConceptList", "ConceptTexts", "Erased", "Eraser", "PRESETS", "__version__", "detach",
+    "encode_prompts", "fetch", "load_list", "load_pipeline", "train",
 ]  # fmt: skip
 COMMAND = Path(sys.executable).with_name("cpe")
 OWN = ("tasks", "flows", "artifacts", "wording", "benchmarks", "stack")

@@ -12,6 +12,7 @@ from artifacts.hashing import content_hash
 from cpe.lists.reading import ConceptListError, load_list, load_only_list, parse_list
 from cpe.lists.schema import ConceptList
 from cpe.methods.pinpoint.config import PRESETS, TrainingConfig
+from cpe.methods.pinpoint.method import PINPOINT
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
 from helpers.lists import LIST
@@ -19,7 +20,7 @@ from helpers.places import LISTS
 from tasks.desk.cost import Cost
 from tasks.desk.limits import check_costs, check_limits
 from tasks.here.places import Places
-from tasks.prepare import ALGORITHM, prepare_concepts
+from tasks.prepare import prepare_concepts
 from tasks.watch.events import changed_lists
 
 RUNNER = CliRunner()
@@ -75,7 +76,7 @@ def test_limits_are_no_part_of_what_a_gate_is_known_by(lists):
     assert [gate.address for gate in plain.gates] == [gate.address for gate in limited.gates]
     gate = plain.gates[0]
     known_by = {
-        "algorithm": ALGORITHM,
+        "algorithm": PINPOINT.version,
         "names": gate.names,
         "surrogate": gate.surrogate,
         "anchors": gate.anchors,

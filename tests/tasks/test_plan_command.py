@@ -23,9 +23,7 @@ RUNNER = CliRunner()
 RATES = Rates(
     prompt_s=0.5,
     prompt_bytes=17,
-    first_step_s=1.0,
-    later_step_s=2.0,
-    adversary_step_s=3.0,
+    concept_s=42.0,
     picture_s=7.0,
     look_s=11.0,
     picture_bytes=13,
@@ -72,7 +70,7 @@ def test_costs_are_counts_times_rates_and_shrink_as_work_is_done(path):
     assert prompts.disk_bytes == prompts.todo * 17
     gates = costs["gates to train"]
     assert (gates.total, gates.todo) == (2, 2)
-    assert gates.seconds == 2 * (10 * 1.0 + 2 * 4 * 2.0 + 2 * 2 * 3.0)
+    assert gates.seconds == 2 * 42.0
     before = costs["pictures before erasing"]
     assert (before.total, before.todo, before.disk_bytes, before.seconds) == (16, 16, 16 * 13, 16 * 7.0)
     assert costs["pictures to measure"].seconds == 32 * 11.0

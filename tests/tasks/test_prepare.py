@@ -33,8 +33,9 @@ def encoded(monkeypatch):
 
 def test_table_holds_every_prompt_of_the_gates_and_the_empty_one(places, tmp_path):
     plan = plan_of(tmp_path)
-    rows, table = load_embeddings(places, plan, plan.gates)
-    prompts = {text for gate in plan.gates for part in gate.prompts(LIST["templates"]).values() for text in part}
+    texts = load_embeddings(places, plan, plan.gates)
+    rows, table = texts.rows, texts.table
+    prompts = {text for gate in plan.gates for text in plan.lesson(gate).texts}
     assert set(rows) == {"", *prompts}
     wanted = encode_prompts(load_pipeline("embedded", device="cpu"), list(rows))
     assert table.dtype == torch.float16
@@ -52,7 +53,7 @@ def test_nothing_is_encoded_twice_whatever_the_list_and_the_concepts(places, tmp
     assert "encoding prompts" in capfd.readouterr().err
     for changes in ({}, {"name": "other", "targets": ["pizza", "rose"]}):
         more = plan_of(tmp_path, **changes)
-        rows, _ = load_embeddings(places, more, more.gates)
+        rows = load_embeddings(places, more, more.gates).rows
     assert len(encoded) == len(set(encoded))
     assert set(rows) <= set(encoded)
 
@@ -61,17 +62,17 @@ def test_what_is_cached_needs_no_pipeline(places, tmp_path, monkeypatch):
     plan = plan_of(tmp_path)
     encode_concepts.fn(plan, ["rose", "pizza"])
     monkeypatch.setattr(Places, "loaded", None)
-    rows, table = load_embeddings(places, plan, plan.gates)
-    assert len(table) == len(rows) + 6
+    texts = load_embeddings(places, plan, plan.gates)
+    assert len(texts.table) == len(texts.rows) + 6
 
 
 def test_the_bar_starts_at_what_is_there(places, tmp_path, capfd):
     plan = plan_of(tmp_path)
     encode_concepts.fn(plan, ["rose"])
-    rows, _ = load_embeddings(places, plan, plan.gates_of(["rose"]))
+    rows = load_embeddings(places, plan, plan.gates_of(["rose"])).rows
     capfd.readouterr()
     encode_concepts.fn(plan, ["rose", "pizza"])
-    total = len(load_embeddings(places, plan, plan.gates)[0])
+    total = len(load_embeddings(places, plan, plan.gates).rows)
     assert f"{len(rows)}/{total} [" in capfd.readouterr().err
 
 

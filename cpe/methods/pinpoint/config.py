@@ -129,17 +129,3 @@ PRESETS: dict[str, TrainingConfig] = {
         anchor_weight=1e3,
     ),
 }
-
-
-def training_config(preset: str, changes: dict[str, Any] | None = None) -> TrainingConfig:
-    """Returns a preset with some of its settings changed.
-
-    Raises:
-        ValueError: no such preset, or a setting that does not exist or is out of range.
-    """
-    if preset not in PRESETS:
-        raise ValueError(f"no training preset {preset!r}; there are {', '.join(PRESETS)}")
-    settings = PRESETS[preset].model_dump()
-    for name, value in (changes or {}).items():
-        settings[name] = {**settings["gate"], **value} if name == "gate" else value
-    return TrainingConfig.model_validate(settings)

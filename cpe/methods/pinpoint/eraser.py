@@ -10,25 +10,26 @@ computed once a prompt and reused in every denoising step. Which gate is most op
 # R gate rank, L projections.
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cpe.methods.erased import Erased
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.scoring import reordered, scoring_matrix
 from cpe.methods.pinpoint.storage.checks import GateFileError
 from cpe.methods.pinpoint.storage.files import LoadedGates, read_gates
 from cpe.methods.pinpoint.storage.folders import gate_files
-from cpe.models.attachment import Attachment, attachment_at, network_of
+from cpe.models.attachment import Attachment, network_of
+from cpe.models.edits import check_free
 from cpe.models.sites import find_projections, innermost, widths_of
 
 PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numbers
 
 
-class Eraser:
+class Eraser(Erased):
     """Erases concepts from pipelines by adding gated residuals to cross-attention keys and values.
 
     Args:
@@ -110,15 +111,6 @@ class Eraser:
             total = self._residuals(computed, text.dtype)
         return dict(zip(self._sites, total.split(list(self._widths), dim=-1), strict=True))
 
-    @contextmanager
-    def attached(self, pipe: Any) -> Iterator[Any]:
-        """Erases within a `with` block; afterwards the pipeline is what it was, also after an exception."""
-        self.attach(pipe)
-        try:
-            yield pipe
-        finally:
-            self.detach()
-
     def attach(self, pipe: Any) -> None:
         """Adds the residuals to a pipeline's U-Net (or to a U-Net itself) until `detach`.
 
@@ -139,6 +131,7 @@ class Eraser:
         network = network_of(pipe)
         projections = {name: innermost(module) for name, module in find_projections(network).items()}
         self._check_fits(projections)
+        check_free(network, projections)
         self._scoring = self._scoring or [scoring_matrix(part.gates) for part in self._parts]
         self._attachment = Attachment(pipe, network, projections, self)
 
@@ -227,9 +220,3 @@ class Eraser:
                 f"gates cover {len(expected)} projections, the pipeline has {len(found)}; they differ at "
                 f"{odd[0]} (width {odd[1]}); were they trained for another base model?"
             )
-        for name, module in projections.items():
-            if attachment_at(module) is not None:
-                raise RuntimeError(
-                    f"another eraser is attached at {name}; take it off with cpe.detach(pipe), or load all gates into "
-                    "one eraser"
-                )

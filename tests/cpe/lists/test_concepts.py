@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from cpe.lists.anchors import anchor_names
 from cpe.lists.reading import LARGEST_FILE_BYTES, ConceptListError, load_list, parse_list
 from cpe.lists.schema import ConceptList, Target, normalise
-from cpe.methods.pinpoint.config import training_config
+from cpe.methods.pinpoint.method import PINPOINT
 from helpers.places import LISTS
 
 LIST = """\
@@ -74,7 +74,7 @@ def test_a_list_is_read_with_its_defaults(tmp_path: Path) -> None:
     assert concept_list.anchors.by == "text-encoder"
     assert concept_list.anchors.protocol == "leak-free"
     assert concept_list.bars.h0_at_least is None
-    changed = training_config("celebrity", {"stages": 2, "gate": {"gate_rank": 8}})
+    changed = PINPOINT.config("celebrity", {"stages": 2, "gate": {"gate_rank": 8}})
     assert concept_list.training_config == changed
     assert concept_list.surrogate_of("Red-Rose") == "plant"
     assert concept_list.surrogate_of("tiger") == "object"

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cpe.methods.checkpoint import CheckpointError
 from cpe.methods.pinpoint.records import Trained
-from cpe.methods.pinpoint.storage.checkpoint import CheckpointError
 from cpe.methods.pinpoint.training import train
 from helpers.places import TESTS
 from helpers.small import random_text, small_base
@@ -190,7 +190,7 @@ def test_a_failed_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
         Path(filename).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cpe.methods.pinpoint.storage.checkpoint.save_file", full)
+    monkeypatch.setattr("cpe.methods.checkpoint.save_file", full)
     with pytest.raises(OSError, match="No space"):
         run(path)
     assert path.read_bytes() == before

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from cpe.methods.pinpoint.storage.checkpoint import Checkpoint, CheckpointError
+from cpe.methods.checkpoint import Checkpoint, CheckpointError
 from helpers.fuzz import DEEP, JSON, SHORT, cases
 
 IDENTITY, PLAIN = {"config.seed": 7, "concepts": ["a"]}, {"stage": 1, "curves": [[{"erase": 0.5}]]}

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cpe.methods.pinpoint.batch import Batch, ConceptTexts
-from cpe.methods.pinpoint.config import TrainingConfig
-from cpe.models.projections import BaseProjections
 from wording.foreign import show, told
 
 FORMAT = 2
@@ -112,32 +108,14 @@ def _check_same(path: Path, identity: dict[str, Any], expected: dict[str, Any]) 
             )
 
 
-def identity_of(
-    concepts: Sequence[ConceptTexts], batch: Batch, base: BaseProjections, config: TrainingConfig
-) -> dict[str, Any]:
-    """Returns what determines a training, as plain values: settings by name, tensors by their hashes."""
-    settings = config.model_dump()
-    gate = settings.pop("gate")
-    return {
-        **{f"config.{name}": value for name, value in settings.items()},
-        **{f"config.gate.{name}": value for name, value in gate.items()},
-        "concepts": [each.concept for each in concepts],
-        "seeds": [each.seed for each in concepts],
-        "texts": _hash(batch.target, batch.surrogate, batch.empty),
-        # A text encoder's last token has seen the whole prompt; where a prompt lies in the table does not matter.
-        "anchors": _hash(*(batch.table[rows, -1] for rows in batch.anchors)),
-        "base model": _hash(base.gram, base.weights),
-        "device": f"{base.gram.device.type} {base.gram.dtype}",
-    }
-
-
 def _content(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
     """Returns a hash of all that a checkpoint holds: a damaged one would go unnoticed into a gate."""
-    named = [f"{name} {_hash(tensor)}" for name, tensor in sorted(tensors.items())]
+    named = [f"{name} {hash_of(tensor)}" for name, tensor in sorted(tensors.items())]
     return hashlib.sha256("\n".join([metadata["identity"], metadata["plain"], *named]).encode()).hexdigest()
 
 
-def _hash(*tensors: Tensor) -> str:
+def hash_of(*tensors: Tensor) -> str:
+    """Returns a hash of tensors' shapes, types and numbers."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -1,0 +1,105 @@
+"""What any method's training comes to: concepts taken out of a model, put on a pipeline and taken off again."""
+
+# Axes: B prompts, T tokens, D text width, N concepts.
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpe.methods.table import DEFAULT, METHODS, resolve
+from wording.foreign import show
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+METHOD_KEY = "method"  # in the metadata of a piece's file
+GATE_PREFIX = "attention_gate."  # of a tensor that every gate of CPE has; gates name no method
+
+
+class Erased(ABC):
+    """Concepts taken out of a model: put on a pipeline, and taken off again."""
+
+    @classmethod
+    def load(cls, paths: str | Path | Iterable[str | Path]) -> "Erased":
+        """Reads what any method trained from files, folders or bundles, and returns what erases with it.
+
+        Args:
+            paths: one path or several, all of one method.
+
+        Raises:
+            FileNotFoundError: a path does not exist or holds nothing that erases.
+            ValueError: a file is damaged, of a method that is not known here, or the files do not fit each other.
+        """
+        given = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+        found: dict[str, list[Path]] = {}
+        for file in (file for path in given for file in _weight_files(path)):
+            found.setdefault(_method_in(file), []).append(file)
+        named = [name for name in found if name]
+        if len(named) > 1:
+            raise ValueError(f"the files are of several methods ({', '.join(named)}); load those of one")
+        if named in ([], [DEFAULT]):
+            return resolve(DEFAULT).load(given)
+        return resolve(named[0]).load(found[named[0]])
+
+    @property
+    @abstractmethod
+    def concepts(self) -> tuple[str, ...]:
+        """Names of the erased concepts."""
+
+    @abstractmethod
+    def attach(self, pipe: Any) -> None:
+        """Erases in a pipeline, or in its network itself, until `detach`.
+
+        Raises:
+            ValueError: it was trained for another base model.
+            RuntimeError: something is attached there already.
+        """
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Puts the pipeline back to what it was, bit for bit; does nothing if nothing is attached."""
+
+    @contextmanager
+    def attached(self, pipe: Any) -> Iterator[Any]:
+        """Erases within a `with` block; afterwards the pipeline is what it was, also after an exception."""
+        self.attach(pipe)
+        try:
+            yield pipe
+        finally:
+            self.detach()
+
+    def openness(self, text: "Tensor") -> "Tensor | None":
+        """Returns how much each concept's own part acts at each token, (N, B, T) in 0..1, for text (B, T, D).
+
+        None where a method has no such parts.
+        """
+        return None
+
+
+def _weight_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*.safetensors") if file.is_file() and not file.name.startswith("."))
+
+
+def _method_in(file: Path) -> str:
+    """Returns the method that a file is of; "" for what is no piece, or cannot be read.
+
+    Raises:
+        ValueError: it names a method that is not known here.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), "np") as opened:
+            name = (opened.metadata() or {}).get(METHOD_KEY, "")
+            gate = any(key.startswith(GATE_PREFIX) for key in opened.keys())  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return ""  # whoever reads it says what is wrong
+    if name and name not in METHODS:
+        raise ValueError(
+            f"{file} is of the method {show(name)}, which is not known here; there are {', '.join(METHODS)}"
+        )
+    return name or (DEFAULT if gate else "")

@@ -1,0 +1,91 @@
+"""Unified Concept Editing: one closed-form change of all key and value matrices (Gandikota et al., WACV 2024).
+
+The new matrices W' solve, for every projection alike,
+
+    min Σ e |W' c − W n|² + Σ p |W' a − W a|² + λ |W' − W|²
+
+over concepts' tokens c with what they turn into n, and kept tokens a. All have W on the left, so W' = W G with one
+matrix for all projections, G = (λI + Σ e n cᵀ + Σ p a aᵀ)(λI + Σ e c cᵀ + Σ p a aᵀ)⁻¹: the edit is a change of the
+text alone, and is stored as G − I.
+"""
+
+# Axes: B prompts, T tokens, D text width.
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from cpe.methods.lessons import Encoded, Lesson, Prompt
+from cpe.methods.uce.config import UceConfig
+
+Place = Callable[[Prompt], int]  # where the last token of a prompt's name stands
+
+
+def text_map(lessons: Sequence[Lesson], texts: Encoded, place: Place, config: UceConfig) -> Tensor:
+    """Returns G − I, (D, D) float32; sums run in float64.
+
+    Args:
+        lessons: the concepts; an anchor of several counts once.
+        texts: the embeddings of their prompts.
+        place: where the last token of a prompt's name stands.
+        config: the weights.
+
+    Source: UCE, equation 7.
+    """
+    width = texts.table.shape[-1]
+    identity = torch.eye(width, dtype=torch.float64)
+    old = config.ridge * identity  # Σ e c cᵀ + Σ p a aᵀ + λI
+    new = config.ridge * identity  # Σ e n cᵀ + Σ p a aᵀ + λI
+    for lesson in lessons:
+        pairs = [_aligned(*both, texts, place, config) for both in zip(lesson.target, lesson.surrogate, strict=True)]
+        concept, surrogate = (torch.cat(side) for side in zip(*pairs, strict=True))
+        old = old + config.erase_weight / len(concept) * concept.T @ concept
+        new = new + config.erase_weight / len(concept) * surrogate.T @ concept
+    for kept in _kept(lessons, texts, place, config):
+        outer = config.keep_weight / len(kept) * kept.T @ kept
+        old, new = old + outer, new + outer
+    return (torch.linalg.solve(old, new.T).T - identity).float()
+
+
+def _aligned(target: Prompt, surrogate: Prompt, texts: Encoded, place: Place, config: UceConfig) -> tuple[Tensor, ...]:
+    """Returns a prompt's edited tokens and those that they turn into, (n, D) each, name's end to name's end."""
+    both = [_tokens(prompt, texts, place, config) for prompt in (target, surrogate)]
+    shortest = min(map(len, both))
+    return tuple(tokens[:shortest] for tokens in both)
+
+
+def _kept(lessons: Sequence[Lesson], texts: Encoded, place: Place, config: UceConfig) -> Iterator[Tensor]:
+    """Yields the tokens (n, D) of each anchor in all its prompts, and of the empty prompt."""
+    prompts = sorted({prompt for lesson in lessons for prompt in lesson.anchors}, key=lambda prompt: prompt.name)
+    for _, group in groupby(prompts, key=lambda prompt: prompt.name):
+        yield torch.cat([_tokens(prompt, texts, place, config) for prompt in group])
+    yield texts.empty.double()
+
+
+def _tokens(prompt: Prompt, texts: Encoded, place: Place, config: UceConfig) -> Tensor:
+    at = place(prompt)
+    text = texts.of([prompt.text])[0].double()
+    return text[at : at + 1] if config.tokens == "last" else text[at:]
+
+
+def name_ends(prompts: Iterable[Prompt], ids: Callable[[str], list[int]], begin: int = 1) -> dict[Prompt, int]:
+    """Returns where the last token of each prompt's name stands.
+
+    Args:
+        prompts: whose names stand in them.
+        ids: a text's tokens without start, end and padding.
+        begin: tokens before the text's first.
+
+    Raises:
+        ValueError: a prompt is cut before its name ends, or the name is read otherwise there.
+    """
+    ends = {}
+    for prompt in prompts:
+        text, name = ids(prompt.text), ids(prompt.name)
+        starts = [at for at in range(len(text) - len(name) + 1) if name and text[at : at + len(name)] == name]
+        if not starts:
+            raise ValueError(f"the prompt {prompt.text!r} does not hold {prompt.name!r} as the tokenizer reads it")
+        ends[prompt] = begin + starts[-1] + len(name) - 1
+    return ends

@@ -1,0 +1,73 @@
+"""UCE as one of the ways of erasing: all concepts in one edit, no steps, no gates."""
+
+# Axes: B prompts, T tokens, D text width.
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpe.methods.base import Method
+from cpe.methods.erased import METHOD_KEY, Erased
+from cpe.methods.lessons import Bench, Encoded, Lesson, Piece, Prompt
+from cpe.methods.uce.config import PRESETS, UceConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Uce(Method):
+    """Unified Concept Editing (Gandikota et al., WACV 2024)."""
+
+    name, title, version = "uce", "UCE edits of the key and value matrices", 1
+    settings, presets = UceConfig, PRESETS
+    joint, file_name = True, "edit.safetensors"
+
+    def train(
+        self, lessons: Sequence[Lesson], texts: Encoded, pipe: Any, config: UceConfig, bench: Bench
+    ) -> list[Piece]:
+        """Solves for the one edit of all concepts."""
+        from cpe.methods.uce.edit import name_ends, text_map
+
+        step = bench.begin(1, 0)
+        named = [p for lesson in lessons for p in (*lesson.target, *lesson.surrogate, *lesson.anchors)]
+        ends = name_ends(dict.fromkeys(named), lambda text: _ids(pipe.tokenizer, text))
+        found = text_map(lessons, texts, ends.__getitem__, config)
+        step("edit")
+        concepts = json.dumps([lesson.concept for lesson in lessons])
+        return [Piece({"text_map": found}, {METHOD_KEY: self.name, "concepts": concepts})]
+
+    def load(self, paths: Sequence[Path]) -> Erased:
+        """Reads one edit; two of them cannot be put on one model, since each was solved alone."""
+        from cpe.methods.weights import read_edit
+
+        return read_edit(paths)
+
+    def seconds(self, pipe: Any, text: "Tensor", config: UceConfig, concepts: int, cache: Path) -> float:
+        """Returns a concept's share, from an edit of a few prompts."""
+        from cpe.methods.uce.edit import text_map
+
+        rows = {str(number): number for number in range(len(text))} | {"": 0}
+        half = len(text) // 2
+        own, other = (tuple(Prompt(str(n), str(n)) for n in part) for part in (range(half), range(half, 2 * half)))
+        lessons = [Lesson(str(number), own, other, own + other, number) for number in range(concepts)]
+        started = time.perf_counter()
+        text_map(lessons, Encoded(rows, text), lambda prompt: 1, config)
+        return (time.perf_counter() - started) / concepts
+
+    def size(self, pipe: Any, config: UceConfig, concepts: int) -> int:
+        """Returns the bytes of the one matrix, float32."""
+        from cpe.models.sites import find_projections, widths_of
+
+        width = widths_of(next(iter(find_projections(pipe.unet).values())))[1]
+        return 4 * width * width
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    read = tokenizer(text, truncation=True, max_length=tokenizer.model_max_length, add_special_tokens=True)
+    ids: list[int] = read.input_ids
+    return ids[1:-1]
+
+
+UCE = Uce()

@@ -1,0 +1,74 @@
+"""Weights of a network changed in place, and put back bit for bit: for ways of erasing that edit the model itself."""
+
+# Axes: D text width, O projection width.
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpe.models.attachment import ATTRIBUTE, attachment_at, network_of
+from cpe.models.sites import weight_of
+
+
+class Edit:
+    """Changed weights of one network, until `remove`.
+
+    While it is on, the network is an ordinary one with other weights: saving, compiling, quantising and copying it
+    take the change along. Whatever lies around a layer (LoRA) stays around it.
+
+    Args:
+        pipe: the pipeline or network.
+        paths: the layers whose weights change.
+        change: gives what is added to a layer's weight (O, D), in float32.
+
+    Raises:
+        ValueError: a weight is packed, as quantised ones are.
+        RuntimeError: something that erases is on the network already, or its weights are elsewhere (offloaded).
+    """
+
+    def __init__(self, pipe: Any, paths: Iterable[str], change: Callable[[Tensor], Tensor]) -> None:
+        self.network = network_of(pipe)
+        self.active = True
+        weights = {path: weight_of(self.network, path) for path in paths}
+        check_free(self.network, weights)
+        away = [path for path, weight in weights.items() if weight.is_meta]
+        if away:
+            raise RuntimeError(
+                f"the weights of {away[0]} and {len(away) - 1} more are offloaded; attach first, then offload"
+            )
+        self._before = [(weight, weight.detach().clone()) for weight in weights.values()]
+        with torch.no_grad():
+            for weight in weights.values():
+                weight.copy_(weight.float() + change(weight.float()))
+        vars(self.network)[ATTRIBUTE] = self
+
+    def remove(self) -> None:
+        """Puts the weights back."""
+        if not self.active:
+            return
+        away = [weight for weight, _ in self._before if weight.is_meta]
+        if away:
+            raise RuntimeError("the edited weights are offloaded; take the offloading off first, then detach")
+        self.active = False
+        with torch.no_grad():
+            for weight, before in self._before:
+                weight.copy_(before)
+        if vars(self.network).get(ATTRIBUTE) is self:
+            del vars(self.network)[ATTRIBUTE]
+
+
+def check_free(network: nn.Module, paths: Iterable[str]) -> None:
+    """Checks that nothing that erases is on a network or at one of its layers.
+
+    Raises:
+        RuntimeError: something is.
+    """
+    places = [("the network", network), *((path, network.get_submodule(path)) for path in paths)]
+    for path, module in places:
+        if attachment_at(module) is not None:
+            raise RuntimeError(
+                f"another eraser is attached at {path}; take it off with cpe.detach(pipe), or load all gates into one "
+                "eraser"
+            )
