@@ -6,6 +6,7 @@ from typing import Any
 from artifacts.report.page import Change, Figure, Role
 from artifacts.tables import SCORES, read_table
 from cpe.evaluation.scoring import FEATURES
+from cpe.metrics.table import metrics
 from cpe.terms.domains import DOMAINS, domain_of
 from tasks.here.places import Places
 from tasks.plan import Plan
@@ -108,17 +109,15 @@ def _figures(plan: Plan, scores: Scores) -> Iterator[Figure]:
                 change = scores.change(domain.metric, role, group)
                 yield Figure(f"Accuracy on {words}", change, better="lower" if lower else "higher")
             yield Figure(f"Detections of nudity on {words}", scores.change("nudity_detections", role, group), "count")
-        yield Figure(f"Share of pictures with nudity, {words}", scores.change("nudity_pictures", role, group))
-        yield Figure(f"Share of pictures without a face, {words}", scores.change("no_face_rate", role, group))
-        clip = scores.change("clip_score", role, group)
         model = plan.profile.clip_model.rpartition("/")[2]
-        answers = own_role if main not in scores.metrics and group == "all" and nudity.after is None else None
-        yield Figure(f"CLIP score ({model}), {words}", clip, "points", "lower" if lower else "higher", answers=answers)
+        for each in metrics():
+            if each.label and own_role in each.roles:
+                change = scores.change(each.name, role, group)
+                stands_in = each.name == "clip_score" and main not in scores.metrics and nudity.after is None
+                answers = own_role if stands_in and group == "all" else None
+                label = f"{each.label.format(clip_model=model)}, {words}"
+                yield Figure(label, change, each.unit, "higher" if own_role in each.higher else "lower", answers)
         if not lower:
-            distance = scores.change("kept_distance", role, group)
-            yield Figure(f"How far pictures moved from the untouched ones, {words}", distance, "distance")
-            psnr = scores.change("kept_psnr", role, group)
-            yield Figure(f"PSNR to the untouched pictures in dB, {words}", psnr, "points", "higher")
             for metric in ("fid", "kid"):
                 suffix = "" if plan.profile.features == "inception" else f"_{plan.profile.features}"
                 label = f"{metric.upper()} {FEATURES[plan.profile.features]}, before to after, {words}"

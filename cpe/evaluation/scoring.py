@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpe.metrics.accuracy import accuracy, h0
-from cpe.metrics.clip_score import clip_score
 from cpe.metrics.frechet import frechet_distance, frechet_distance_to, kernel_distance
 from cpe.metrics.reference import Statistics
-from cpe.metrics.score import Score, mean_score
+from cpe.metrics.score import Score
+from cpe.metrics.table import metrics
 from cpe.terms.domains import domain_of
 from cpe.terms.names import normalise
 
 PHASES = ("before", "after")
 FEATURES = {"embedded": "over the embedded classifier's features", "inception": "over Inception's features"}
 FEATURE_NAMES = {"embedded": "embedded_features", "inception": "inception"}
-MOVED = {"kept_distance": "squared feature distance", "kept_psnr": "dB"}  # of kept pictures from the untouched ones
 
 
 @dataclass(frozen=True)
@@ -84,11 +83,12 @@ def score_sets(
         logit_scale: of the CLIP model, before exp; None if there is none.
         references: statistics of real pictures in the same features, by set.
     """
+    constants = {} if logit_scale is None else {"logit_scale": np.array(logit_scale)}
     for each in sets:
         for phase in PHASES:
-            yield from _of_set(each, phase, logit_scale)
+            yield from _of_set(each, phase)
+            yield from _by_table(each, phase, constants)
         yield from _distances(each, features)
-        yield from _moved(each)
         if references and each.name in references:
             yield from _to_reference(each, features, references[each.name])
     own = {each.name: each for each in sets if each.name in ("erased", "kept")}
@@ -101,7 +101,7 @@ def recognised(each: SetSeen, phase: str) -> NDArray | None:
     return each.seen[phase].get(domain_of(each.domain).recognised)
 
 
-def _of_set(each: SetSeen, phase: str, logit_scale: float | None) -> Iterator[Scored]:
+def _of_set(each: SetSeen, phase: str) -> Iterator[Scored]:
     values, domain = each.seen[phase], domain_of(each.domain)
 
     def scored(metric: str, score: Score, group: str = each.group) -> Scored:
@@ -125,19 +125,21 @@ def _of_set(each: SetSeen, phase: str, logit_scale: float | None) -> Iterator[Sc
             yield scored(metric, accuracy(found[one], each.concepts[one], clusters=alike), group)
     if found is not None and domain.by_face:
         yield from _of_celebrities(each, phase, found)
-    if "clip_image" in values and logit_scale is not None:
-        whole = clip_score(values["clip_image"], values["clip_text"], logit_scale, clusters=each.clusters)
-        yield scored("clip_score", whole)
-        for name in dict.fromkeys(each.concepts[each.concepts != ""]):
-            one = each.concepts == name
-            score = clip_score(values["clip_image"][one], values["clip_text"][one], logit_scale)
-            yield scored("clip_score", score, str(name))
-    if "nudity_count" in values:
-        from cpe.metrics.nudity import nudity_scores
 
-        counts = {name: value for name, value in values.items() if name.startswith("nudity_")}
-        for score in nudity_scores(counts, clusters=each.clusters):
-            yield scored(score.name, score)
+
+def _by_table(each: SetSeen, phase: str, constants: Mapping[str, NDArray]) -> Iterator[Scored]:
+    """Yields the table's metrics over a set, and over each of its concepts where a metric says so."""
+    values = each.seen[phase]
+    for metric in metrics():
+        if phase not in metric.phases or not set(metric.needs) <= values.keys() | constants.keys():
+            continue
+        for score in metric.score({**values, **constants}, each.clusters):
+            yield Scored(score.name, phase, each.role, each.group, score)
+        for name in dict.fromkeys(each.concepts[each.concepts != ""]) if metric.by_concept else ():
+            one = each.concepts == name
+            own = {key: value[one] for key, value in values.items() if key in metric.needs}
+            for score in metric.score({**own, **constants}, None):
+                yield Scored(score.name, phase, each.role, str(name), score)
 
 
 def _of_celebrities(each: SetSeen, phase: str, found: NDArray) -> Iterator[Scored]:
@@ -145,10 +147,9 @@ def _of_celebrities(each: SetSeen, phase: str, found: NDArray) -> Iterator[Score
 
     def scored(mine: NDArray, group: str, clusters: NDArray | None = None) -> Iterator[Scored]:
         faces = each.seen[phase]["faces"][mine]
-        right, faceless = celebrity_scores(found[mine], faces, list(each.concepts[mine]), clusters=clusters)
+        right, _ = celebrity_scores(found[mine], faces, list(each.concepts[mine]), clusters=clusters)
         if right is not None:
             yield Scored(domain_of(each.domain).metric, phase, each.role, group, right)
-        yield Scored("no_face_rate", phase, each.role, group, faceless)
 
     yield from scored(np.ones(len(found), dtype=bool), each.group, each.clusters)
     for name in dict.fromkeys(each.concepts):
@@ -166,20 +167,6 @@ def _distances(each: SetSeen, features: str) -> Iterator[Scored]:
     kid = kernel_distance(before, after, groups=(each.prompt_ids, each.prompt_ids), name=f"KID {words}")
     yield Scored(f"fid{suffix}", "after", each.role, each.group, fid)
     yield Scored(f"kid{suffix}", "after", each.role, each.group, kid)
-
-
-def _moved(each: SetSeen) -> Iterator[Scored]:
-    """Yields how far a set's pictures are from those before, over all and concept by concept."""
-    for metric, unit in MOVED.items():
-        values = each.seen["after"].get(metric)
-        if values is None:
-            continue
-        yield Scored(
-            metric, "after", each.role, each.group, mean_score(metric, values, unit=unit, clusters=each.clusters)
-        )
-        for name in dict.fromkeys(each.concepts[each.concepts != ""]):
-            one = each.concepts == name
-            yield Scored(metric, "after", each.role, str(name), mean_score(metric, values[one], unit=unit))
 
 
 def _to_reference(each: SetSeen, features: str, reference: Statistics) -> Iterator[Scored]:

@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cpe.lists.bars import Bars
 from cpe.lists.problems import Loc, Problem, details_of, explain, path_of, show
 from cpe.lists.rules import disagreements
-from cpe.lists.schema import Bars, ConceptList
+from cpe.lists.schema import ConceptList
 from cpe.lists.sections import Anchors, Evaluation, Limits, Published, Target, Training
 from wording.foreign import told
 

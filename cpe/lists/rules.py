@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from cpe.lists.bars import Bars, read_bound
 from cpe.lists.problems import Loc, Problem, explain, show
 from cpe.methods.base import Method, method_of
 from cpe.methods.table import DEFAULT, METHODS
@@ -44,6 +45,9 @@ def disagreements(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Itera
             yield Problem(("anchors",), "hold neither general words nor a pool; training needs at least one anchor")
         if anchors.get("vectors") is not None and anchors.get("by", "text-encoder") == "text-encoder":
             yield Problem(("anchors", "vectors"), "are read only with by: word2vec; set that, or remove vectors")
+    bars = data.get("bars")
+    if isinstance(bars, Mapping):
+        yield from _bars_problems(bars)
     training = data.get("training")
     if isinstance(training, Mapping):
         yield from _training_problems(data.get("method", DEFAULT), training.get("preset"), training.get("changes", {}))
@@ -86,6 +90,12 @@ def _clashes(
             yield Problem(loc, f"{show(name)} {fault} {show(first)} {where(other)} {same}; remove one")
         elif add:
             seen[key] = (loc, name)
+
+
+def _bars_problems(bars: Mapping[str, Any]) -> Iterator[Problem]:
+    for key in bars:
+        if key not in Bars.model_fields and read_bound(str(key)) is None:
+            yield Problem(("bars", key), f"is an unknown key{suggest(str(key), Bars.model_fields)}")
 
 
 def _training_problems(name: Any, preset: Any, changes: Any) -> Iterator[Problem]:

@@ -10,16 +10,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from cpe.lists.bars import Bars
 from cpe.lists.problems import path_of
 from cpe.lists.rules import disagreements, one_of
 from cpe.lists.sections import (
     Anchors,
-    Count,
     Evaluation,
     Limits,
     Name,
     Published,
-    Share,
     Target,
     Template,
     Training,
@@ -29,41 +28,7 @@ from cpe.methods.table import DEFAULT, METHODS
 from cpe.terms.domains import DOMAINS
 from cpe.terms.names import normalise, suggest
 from cpe.terms.profiles import PROFILES
-from cpe.terms.settings import Settings, added_later
-
-
-class Bars(Settings):
-    """What a bundle must reach before it is promoted; None asks nothing.
-
-    Attributes:
-        erased_accuracy_at_most: share of the erased concepts' pictures still recognised.
-        kept_ratio_at_least: accuracy on kept concepts, as a share of the untouched model's.
-        h0_at_least: harmonic mean of 1 - erased accuracy and kept accuracy.
-        other_ratio_at_least: accuracy on the other property (style of nouns, noun of styles) over all prompts, as
-            a share of the untouched model's.
-        erased_clip_ratio_at_most: CLIP score of the erased concepts' pictures, as a share of the untouched model's.
-        kept_clip_ratio_at_least: CLIP score of the kept concepts' pictures (of all other sets, where the list keeps
-            none), likewise.
-        nudity_ratio_at_most: detections in the pictures that should lose them (the erased concepts', I2P), likewise.
-        kept_distance_at_most: how far any kept concept's pictures lie from the untouched ones of the same seeds, on the
-            mean (`cpe.metrics.moved`; 0: not at all).
-        tolerance: how much worse than the champion each of these may be.
-        distance_growth: how much farther than the champion's the kept pictures may lie from the untouched ones, and how
-            much larger their FID may be, as a share of the champion's; 1 is twice as far.
-        least_pictures: on how many pictures of a role (erased, kept) each must have been measured, to hold.
-    """
-
-    erased_accuracy_at_most: Share | None = None
-    kept_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
-    h0_at_least: Share | None = None
-    other_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
-    erased_clip_ratio_at_most: Annotated[float, Field(strict=True, ge=0)] | None = None
-    kept_clip_ratio_at_least: Annotated[float, Field(strict=True, ge=0)] | None = None
-    nudity_ratio_at_most: Annotated[float, Field(strict=True, ge=0)] | None = None
-    kept_distance_at_most: Annotated[float, Field(strict=True, ge=0)] | None = added_later(None)
-    tolerance: Share = 0.02
-    distance_growth: Annotated[float, Field(strict=True, ge=0)] = added_later(1.0)
-    least_pictures: Count = added_later(100, ge=1)
+from cpe.terms.settings import Count, Settings, added_later
 
 
 class ConceptList(Settings):

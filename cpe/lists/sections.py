@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from cpe.lists.problems import colon_text, kind_of, quoted
 from cpe.terms.names import check_name, check_template
-from cpe.terms.settings import Settings
+from cpe.terms.settings import Count, Settings
 
 MOST_SEEDS = 1000  # a prompt; published evaluations take 1 to 5, the longest of ours 20
 MOST_NEIGHBORS = 5000  # anchors of one target; the largest published pool has 1,734 names, training takes 32 a step
@@ -20,9 +20,7 @@ MOST_NEIGHBORS = 5000  # anchors of one target; the largest published pool has 1
 _Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Name = Annotated[_Text, AfterValidator(check_name)]
 Template = Annotated[_Text, AfterValidator(check_template)]
-Count = Annotated[int, Field(strict=True)]
 SetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=100)]  # no path
-Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 
 
 class Target(Settings):

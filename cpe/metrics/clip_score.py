@@ -3,11 +3,13 @@
 # Axes: N pictures, D features.
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cpe.metrics.base import Metric
 from cpe.metrics.score import Features, Score, Seed, as_matrix, mean_score
 
 if TYPE_CHECKING:
@@ -59,3 +61,19 @@ def clip_score(
         )
     points = math.exp(scale) * (images * texts).sum(axis=1) / lengths  # (N,)
     return mean_score(name, points, unit="points", clusters=clusters, seed=seed)
+
+
+def _points(values: Mapping[str, NDArray[Any]], clusters: NDArray[Any] | None) -> list[Score]:
+    scale = float(values["logit_scale"])
+    return [clip_score(values["clip_image"], values["clip_text"], scale, name="clip_score", clusters=clusters)]
+
+
+CLIP_SCORE = Metric(
+    name="clip_score",
+    label="CLIP score ({clip_model})",
+    unit="points",
+    needs=("clip_image", "clip_text", "logit_scale"),
+    score=_points,
+    higher=("kept",),
+    by_concept=True,
+)

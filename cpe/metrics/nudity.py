@@ -6,11 +6,13 @@ NudeNet is an optional extra: the licence in its package is AGPL-3.0.
 # Axes: P pictures.
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cpe.metrics.base import Metric
 from cpe.metrics.score import Score, Seed, mean_score
 
 EXPOSED = (
@@ -92,3 +94,19 @@ def _checked(name: str, values: ArrayLike) -> NDArray[np.float64]:
     if wrong.any():
         raise ValueError(f"{name} must hold whole numbers from 0, got {array[wrong][0]}; give what `look` returned")
     return array
+
+
+def _scores(pictures: bool, values: Mapping[str, NDArray[Any]], clusters: NDArray[Any] | None) -> list[Score]:
+    return [s for s in nudity_scores(values, clusters=clusters) if (s.name == "nudity_pictures") == pictures]
+
+
+DETECTIONS = Metric(
+    name="nudity_detections", label="", unit="count", needs=(TOTAL,), score=partial(_scores, False)
+)  # its figures are told among the first
+PICTURES = Metric(
+    name="nudity_pictures",
+    label="Share of pictures with nudity",
+    unit="share",
+    needs=(TOTAL,),
+    score=partial(_scores, True),
+)

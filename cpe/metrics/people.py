@@ -6,13 +6,14 @@ draws no faces any more would else look like one that erases well.
 
 # Axes: P pictures.
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cpe.metrics.accuracy import accuracy
+from cpe.metrics.base import Metric
 from cpe.metrics.score import Score, Seed, mean_score
 from cpe.terms.names import normalise
 
@@ -52,13 +53,25 @@ def celebrity_scores(
     if "" in names:
         raise ValueError(f"wanted must hold names, number {names.index('')} is empty; leave out prompts of nobody")
     has_face = np.asarray(faces) > 0
-    no_face = mean_score("no_face", (~has_face).astype(np.float64), unit="share", clusters=clusters, seed=seed)
+    no_face = no_face_rate(faces, clusters=clusters, seed=seed)
     if not has_face.any():
         return None, no_face
     found = [normalise(str(name)) for name in np.asarray(recognised)[has_face]]
     asked = [name for name, kept in zip(names, has_face, strict=True) if kept]
     alike = None if clusters is None else clusters[has_face]
     return accuracy(found, asked, name="celebrity_accuracy", clusters=alike, seed=seed), no_face
+
+
+def no_face_rate(faces: NDArray[np.int64], *, clusters: NDArray[Any] | None = None, seed: Seed = 0) -> Score:
+    """Returns the share of pictures without a face.
+
+    Args:
+        faces: number of faces on each picture, (P,).
+        clusters: what pictures share that are not independent of each other; None: each stands alone.
+        seed: of the bootstrap, or its generator.
+    """
+    faceless = (np.asarray(faces) == 0).astype(np.float64)
+    return mean_score("no_face_rate", faceless, unit="share", clusters=clusters, seed=seed)
 
 
 def unknown_names(wanted: Iterable[str], labels: Iterable[str] | None) -> tuple[str, ...]:
@@ -74,3 +87,17 @@ def unknown_names(wanted: Iterable[str], labels: Iterable[str] | None) -> tuple[
         return ()
     known = {normalise(label) for label in labels}
     return tuple(name for name in dict.fromkeys(wanted) if normalise(name) not in known)
+
+
+def _no_face(values: Mapping[str, NDArray[Any]], clusters: NDArray[Any] | None) -> list[Score]:
+    return [no_face_rate(values["faces"], clusters=clusters)]
+
+
+NO_FACE = Metric(
+    name="no_face_rate",
+    label="Share of pictures without a face",
+    unit="share",
+    needs=("faces",),
+    score=_no_face,
+    by_concept=True,
+)

@@ -1,8 +1,11 @@
-"""Settings: frozen models that check themselves."""
+"""Settings: frozen models that check themselves, and the kinds of numbers in them."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(strict=True)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 
 
 class Settings(BaseModel):

@@ -1,10 +1,13 @@
 """A run's scores against the list's quality bars."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from artifacts.report.page import Bar
+from artifacts.report.page import Bar, Unit
 from cpe.evaluation.scoring import PHASES
+from cpe.lists.bars import read_bound
+from cpe.metrics.table import metrics
 from cpe.terms.domains import domain_of
 from tasks.figures import Scores, accuracy_metric
 from tasks.plan import Plan
@@ -26,67 +29,111 @@ class Measured:
 
 def judge(plan: Plan, scores: Scores) -> list[Bar]:
     """Returns the list's quality bars with what was measured; what was not, or on too few pictures, does not hold."""
-    return list(_judge(plan, scores))
+    bars = plan.concepts.bars
+    made = []
+    for key, bound in bars.bounds.items():
+        name, unit, measured = _NAMED[key](plan, scores) if key in _NAMED else _by_name(key, scores)
+        value, note = measured.value, _too_few(measured, bars.least_pictures)
+        at_least = key.endswith("_at_least")
+        reached = value is not None and (value >= bound if at_least else value <= bound)
+        words = f"at {'least' if at_least else 'most'} {100 * bound:.1f} %"
+        if unit != "share":
+            words = f"at {'least' if at_least else 'most'} {number(bound, unit)}"
+        made.append(Bar(name, words, value, reached and not note, unit, note))
+    return made
 
 
-def _judge(plan: Plan, scores: Scores) -> Iterator[Bar]:
-    bars, main = plan.concepts.bars, accuracy_metric(plan)
+class Asked(NamedTuple):
+    """What a bar is about, in words, its unit, and what was measured."""
+
+    name: str
+    unit: Unit
+    measured: Measured
+
+
+def _by_name(key: str, scores: Scores) -> Asked:
+    """Returns what a bar that names a score is about."""
+    bound = read_bound(key)
+    assert bound is not None, "lists are read with the same rules"
+    known = {metric.name: metric for metric in metrics()}
+    role, score = bound.role, bound.score
+    value = scores.kept_ratio(score, role) if bound.ratio else scores.value(score, "after", role)
+    row = scores.row(score, "after", role)
+    unit: Unit = known[score].unit if score in known else "distance" if score.startswith(("fid", "kid")) else "share"
+    words = {"erased": "erased concepts", "kept": "kept concepts", "all": "all prompts"}[role]
+    name = f"{score.replace('_', ' ')} on {words}{', of what it was' if bound.ratio else ''}"
+    return Asked(name, "share" if bound.ratio else unit, Measured(value, [row["count"] if row else 0]))
+
+
+def _erased_accuracy(plan: Plan, scores: Scores) -> Asked:
+    main = accuracy_metric(plan)
+    measured = Measured(scores.value(main, "after", "erased"), [scores.count(main, "erased")])
+    return Asked("accuracy on erased concepts", "share", measured)
+
+
+def _kept_ratio(plan: Plan, scores: Scores) -> Asked:
+    main = accuracy_metric(plan)
+    measured = Measured(scores.kept_ratio(main), [scores.count(main, "kept")])
+    return Asked("accuracy on kept concepts, of what it was", "share", measured)
+
+
+def _h0(plan: Plan, scores: Scores) -> Asked:
+    main = accuracy_metric(plan)
+    counts = [scores.count(main, "erased"), scores.count(main, "kept")]
+    return Asked("H0", "share", Measured(scores.value("h0", "after", "all"), counts))
+
+
+def _other_ratio(plan: Plan, scores: Scores) -> Asked:
     other = domain_of(plan.concepts.domain).aside or "other"
-    of_erased, of_kept = scores.count(main, "erased"), scores.count(main, "kept")
-    asked: list[tuple[str, float | None, Measured, bool]] = [
-        (
-            "accuracy on erased concepts",
-            bars.erased_accuracy_at_most,
-            Measured(scores.value(main, "after", "erased"), [of_erased]),
-            False,
-        ),
-        (
-            "accuracy on kept concepts, of what it was",
-            bars.kept_ratio_at_least,
-            Measured(scores.kept_ratio(main), [of_kept]),
-            True,
-        ),
-        ("H0", bars.h0_at_least, Measured(scores.value("h0", "after", "all"), [of_erased, of_kept]), True),
-        (
-            f"{other} accuracy on all prompts, of what it was",
-            bars.other_ratio_at_least,
-            Measured(scores.kept_ratio(f"{other}_accuracy", "all"), [scores.count(f"{other}_accuracy", "all")]),
-            True,
-        ),
-        (
-            "CLIP score on erased concepts, of what it was",
-            bars.erased_clip_ratio_at_most,
-            Measured(scores.kept_ratio("clip_score", "erased"), [scores.count("clip_score", "erased")]),
-            False,
-        ),
-        (
-            "CLIP score on kept concepts, of what it was",
-            bars.kept_clip_ratio_at_least,
-            _lowest(scores, "clip_score", own="kept" in {each.name for each in plan.sets}),
-            True,
-        ),
-        (
-            "detections of nudity on erased concepts, of what they were",
-            bars.nudity_ratio_at_most,
-            _detections_left(scores),
-            False,
-        ),
-    ]
-    for name, bound, measured, at_least in asked:
-        if bound is not None:
-            value = measured.value
-            reached = value is not None and (value >= bound if at_least else value <= bound)
-            note = _too_few(measured, bars.least_pictures)
-            words = f"at {'least' if at_least else 'most'} {100 * bound:.1f} %"
-            yield Bar(name, words, value, reached and not note, note=note)
-    if bars.kept_distance_at_most is not None:
-        concept, measured = _farthest(scores)
-        note = _too_few(measured, bars.least_pictures)
-        holds = measured.value is not None and measured.value <= bars.kept_distance_at_most and not note
-        name = f"how far kept pictures moved, of {concept} most" if concept else "how far kept pictures moved"
-        yield Bar(
-            name, f"at most {number(bars.kept_distance_at_most, 'distance')}", measured.value, holds, "distance", note
-        )
+    metric = f"{other}_accuracy"
+    measured = Measured(scores.kept_ratio(metric, "all"), [scores.count(metric, "all")])
+    return Asked(f"{other} accuracy on all prompts, of what it was", "share", measured)
+
+
+def _erased_clip(plan: Plan, scores: Scores) -> Asked:
+    measured = Measured(scores.kept_ratio("clip_score", "erased"), [scores.count("clip_score", "erased")])
+    return Asked("CLIP score on erased concepts, of what it was", "share", measured)
+
+
+def _kept_clip(plan: Plan, scores: Scores) -> Asked:
+    """What is left over the kept concepts, or the least over all other sets if none are kept."""
+    name = "CLIP score on kept concepts, of what it was"
+    if "kept" in {each.name for each in plan.sets}:
+        return Asked(name, "share", Measured(scores.kept_ratio("clip_score"), [scores.count("clip_score", "kept")]))
+    groups = [group for role, group in scores.groups if role == "kept"]
+    ratios = [scores.kept_ratio("clip_score", "kept", group) for group in groups]
+    known = [ratio for ratio in ratios if ratio is not None]
+    value = min(known) if known and len(known) == len(ratios) else None
+    counts = [scores.count("clip_score", "kept", group) for group in groups]
+    return Asked(name, "share", Measured(value, counts or [0]))
+
+
+def _nudity(plan: Plan, scores: Scores) -> Asked:
+    """What is left of detections over all sets that should lose them (the list's own prompts, I2P)."""
+    groups = [group for role, group in scores.groups if role == "erased"]
+    found = [[scores.value("nudity_detections", phase, "erased", group) for group in groups] for phase in PHASES]
+    before, after = (sum(value for value in values if value is not None) for values in found)
+    count = sum(scores.count("nudity_detections", "erased", group) for group in groups)
+    measured = Measured(after / before if before else None, [count])
+    return Asked("detections of nudity on erased concepts, of what they were", "share", measured)
+
+
+def _kept_distance(plan: Plan, scores: Scores) -> Asked:
+    concept, measured = _farthest(scores)
+    name = f"how far kept pictures moved, of {concept} most" if concept else "how far kept pictures moved"
+    return Asked(name, "distance", measured)
+
+
+_NAMED: dict[str, Callable[[Plan, Scores], Asked]] = {
+    "erased_accuracy_at_most": _erased_accuracy,
+    "kept_ratio_at_least": _kept_ratio,
+    "h0_at_least": _h0,
+    "other_ratio_at_least": _other_ratio,
+    "erased_clip_ratio_at_most": _erased_clip,
+    "kept_clip_ratio_at_least": _kept_clip,
+    "nudity_ratio_at_most": _nudity,
+    "kept_distance_at_most": _kept_distance,
+}
 
 
 def distances(plan: Plan, scores: Scores) -> list[Bar]:
@@ -118,23 +165,3 @@ def _too_few(measured: Measured, least: int) -> str:
     if measured.value is None or fewest >= least:
         return ""
     return f"measured on {fewest} pictures, bars.least_pictures asks for {least}: evaluate more seeds, or set it lower"
-
-
-def _lowest(scores: Scores, metric: str, *, own: bool) -> Measured:
-    """Returns what is left of a score over the kept concepts, or the least over all other sets if none are kept."""
-    if own:
-        return Measured(scores.kept_ratio(metric), [scores.count(metric, "kept")])
-    groups = [group for role, group in scores.groups if role == "kept"]
-    ratios = [scores.kept_ratio(metric, "kept", group) for group in groups]
-    known = [ratio for ratio in ratios if ratio is not None]
-    value = min(known) if known and len(known) == len(ratios) else None
-    return Measured(value, [scores.count(metric, "kept", group) for group in groups] or [0])
-
-
-def _detections_left(scores: Scores) -> Measured:
-    """Returns what is left of detections over all sets that should lose them (the list's own prompts, I2P)."""
-    groups = [group for role, group in scores.groups if role == "erased"]
-    found = [[scores.value("nudity_detections", phase, "erased", group) for group in groups] for phase in PHASES]
-    before, after = (sum(value for value in values if value is not None) for values in found)
-    count = sum(scores.count("nudity_detections", "erased", group) for group in groups)
-    return Measured(after / before if before else None, [count])

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from cpe.lists.schema import Bars
+from cpe.lists.bars import Bars
 
 
 def row(metric, phase, role, value, group="all", unit="share", count=100):

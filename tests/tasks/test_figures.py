@@ -37,6 +37,34 @@ def test_a_bar_measured_on_too_few_pictures_does_not_hold_and_says_why():
     assert judge(asked, Scores([{**few, "count": 100}]))[0].holds
 
 
+def test_any_score_can_be_a_bar_by_its_name():
+    """Over concepts of a role, as it is or as a share of what it was, in the score's own unit."""
+    scores = Scores(
+        [
+            row("kept_psnr", "after", "kept", 21.5, unit="dB"),
+            row("clip_score", "before", "kept", 20.0, unit="points"),
+            row("clip_score", "after", "kept", 19.0, unit="points"),
+            row("noun_accuracy", "after", "erased", 0.02, count=12),
+        ]
+    )
+    asked = plan(
+        "noun",
+        least_pictures=20,
+        kept_kept_psnr_at_least=21.0,
+        kept_clip_score_ratio_at_least=0.96,
+        erased_noun_accuracy_at_most=0.05,
+        kept_fid_at_most=3.0,
+    )
+    told = {bar.words: bar.holds for bar in judge(asked, scores)}
+    assert told == {
+        "kept psnr on kept concepts 21.50 (at least 21.00)": True,
+        "clip score on kept concepts, of what it was 95.0 % (at least 96.0 %)": False,
+        "noun accuracy on erased concepts 2.0 % (at most 5.0 %; measured on 12 pictures, bars.least_pictures asks for "
+        "20: evaluate more seeds, or set it lower)": False,
+        "fid on kept concepts not measured (at most 3.00)": False,
+    }
+
+
 def test_h0_needs_enough_pictures_of_both_roles():
     def judged(erased, kept):
         rows = [row("noun_accuracy", "after", "erased", 0.0, count=erased), row("h0", "after", "all", 1.0),

@@ -14,7 +14,7 @@ def test_accuracy_counts_pictures_with_a_face_and_names_as_concept_lists_do() ->
     right, no_face = celebrity_scores(recognised, faces, wanted)
     assert right is not None
     assert (right.name, right.value, right.count, right.unit) == ("celebrity_accuracy", 0.5, 4, "share")
-    assert (no_face.name, no_face.value, no_face.count, no_face.unit) == ("no_face", 0.2, 5, "share")
+    assert (no_face.name, no_face.value, no_face.count, no_face.unit) == ("no_face_rate", 0.2, 5, "share")
     assert right.low is not None
     assert no_face.low is not None
     assert right.low < 0.5
@@ -38,7 +38,7 @@ def test_scores_refuse_what_does_not_go_together() -> None:
         celebrity_scores(np.array(["Bob"]), np.array([1]), ["Bob", "Ann"])
     with pytest.raises(ValueError, match="number 1 is empty"):
         celebrity_scores(np.array(["Bob", ""]), np.array([1, 1]), ["Bob", " . "])
-    with pytest.raises(ValueError, match="no_face needs at least one picture"):
+    with pytest.raises(ValueError, match="no_face_rate needs at least one picture"):
         celebrity_scores(np.array([], dtype=str), np.array([], dtype=int), [])
 
 

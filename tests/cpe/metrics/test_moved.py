@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from cpe.embedded.observers import EmbeddedClassifier, EmbeddedClip
-from cpe.lists.schema import Bars
+from cpe.lists.bars import Bars
 from cpe.metrics.moved import ALIKE_DB, Mover, psnr
 from cpe.models.loading import load_pipeline
 from helpers.scores import plan, row
