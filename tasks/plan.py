@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict
 from artifacts.hashing import content_hash
 from cpe.evaluation.pictures import EvaluationSet
 from cpe.lists.schema import ConceptList
-from cpe.lists.templates import fill
 from cpe.methods.base import Method, method_of
 from cpe.methods.lessons import Lesson, Prompt
 from cpe.methods.table import DEFAULT
 from cpe.terms.profiles import PROFILES, Profile
+from cpe.terms.templates import fill
 
 
 class GatePlan(BaseModel):

@@ -9,8 +9,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from cpe.evaluation.prompt_files import read_prompts
-from cpe.lists.templates import fill
 from cpe.terms.profiles import Profile
+from cpe.terms.settings import added_later
+from cpe.terms.templates import fill
 
 SHARD_PICTURES = 250
 
@@ -63,6 +64,7 @@ class EvaluationSet(BaseModel):
         file_seed: of every row, where the file has no column of seeds.
         rows: of the file.
         taken: which of its columns are read, in words.
+        written: prompts that no template makes, each with its concept, in place of concepts and templates.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,12 +81,13 @@ class EvaluationSet(BaseModel):
     file_seed: int | None = None
     rows: int = 0
     taken: str = ""
+    written: tuple[tuple[str, str], ...] = added_later(())
 
     def count(self, profile: Profile) -> int:
         """Returns how many pictures there are."""
         if self.csv is not None:
             return min(self.rows, profile.rows_at_most or self.rows)
-        return len(self.concepts) * len(self.templates) * len(self._seeds(profile))
+        return (len(self.written) or len(self.concepts) * len(self.templates)) * len(self._seeds(profile))
 
     def pictures(self, profile: Profile) -> Iterator[PictureRow]:
         """Yields the set's pictures.
@@ -106,23 +109,17 @@ class EvaluationSet(BaseModel):
 
     def _from_templates(self, profile: Profile) -> Iterator[PictureRow]:
         negative = profile.negative_prompts.get(self.domain, "")
+        filled = [
+            (name, fill(text, name), place) for name in self.concepts for place, text in enumerate(self.templates)
+        ]
+        written = [(concept, prompt, at) for at, (concept, prompt) in enumerate(self.written)]
         number = 0
-        for index, concept in enumerate(self.concepts):
-            for template, text in enumerate(self.templates):
-                prompt = fill(text, concept)
-                prompt_id = f"{self.name}-{index * len(self.templates) + template:06d}"
-                for seed in self._seeds(profile):
-                    yield PictureRow(
-                        f"{self.name}-{number:06d}",
-                        prompt_id,
-                        prompt,
-                        concept,
-                        template,
-                        seed,
-                        profile.guidance_scale,
-                        negative,
-                    )
-                    number += 1
+        for index, (concept, prompt, template) in enumerate(written or filled):
+            for seed in self._seeds(profile):
+                name, prompt_id = f"{self.name}-{number:06d}", f"{self.name}-{index:06d}"
+                guidance = profile.guidance_scale
+                yield PictureRow(name, prompt_id, prompt, concept, template, seed, guidance, negative)
+                number += 1
 
     def _from_csv(self, profile: Profile) -> Iterator[PictureRow]:
         negative = profile.negative_prompts.get(self.domain, "")

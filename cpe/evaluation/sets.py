@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
+from cpe.attacks.table import attack_of
 from cpe.evaluation.pictures import EvaluationSet, Role
 from cpe.evaluation.prompt_files import KNOWN, open_prompts
 from cpe.lists.problems import details_of, explain, path_of
@@ -21,6 +22,7 @@ from cpe.terms.settings import Settings
 
 SETS_FOLDER = "sets"
 RESERVED = ("erased", "kept")
+ATTACK = "attack-"  # how sets of attacks begin
 
 
 def _file_name(value: str) -> str:
@@ -60,7 +62,7 @@ class KeptSet(Settings):
         unknown = set(self.columns) - {"prompt", "seed", "guidance_scale"}
         if unknown:
             raise ValueError(f"renames the column {sorted(unknown)[0]!r}; known: prompt, seed, guidance_scale")
-        if self.name in RESERVED:
+        if self.name in RESERVED or self.name.startswith(ATTACK):
             raise ValueError(f"is called {self.name!r}, which means the list's own concepts; rename it")
         return self
 
@@ -114,6 +116,7 @@ def evaluation_sets(
                     first_seed=evaluation.first_seed,
                 )
             )
+    sets += [_attack(concept_list, name) for name in dict.fromkeys(evaluation.attacks)]
     notes = []
     for name in evaluation.also:
         kept = _named_set(name, folders)
@@ -136,6 +139,27 @@ def evaluation_sets(
             )
         )
     return tuple(sets), tuple(notes)
+
+
+def _attack(concept_list: ConceptList, name: str) -> EvaluationSet:
+    """Returns an attack's prompts as a set, with the evaluation's own seeds.
+
+    Raises:
+        ConceptListError: the attack finds no prompt for any of the list's targets.
+    """
+    erased = [target.name for target in concept_list.targets]
+    written = [(concept, prompt) for concept in erased for prompt in attack_of(name).prompts(concept, erased)]
+    if not written:
+        raise ConceptListError([f"evaluation.attacks: {name!r} asks for none of the list's targets; remove it"])
+    return EvaluationSet(
+        name=f"{ATTACK}{name}",
+        role="erased",
+        domain=concept_list.domain,
+        concepts=tuple(dict.fromkeys(concept for concept, _ in written)),
+        seeds=concept_list.evaluation.seeds,
+        first_seed=concept_list.evaluation.first_seed,
+        written=tuple(written),
+    )
 
 
 def check_pictures(concept_list: ConceptList, sets: Sequence[EvaluationSet]) -> None:

@@ -5,11 +5,13 @@ from typing import Annotated, NamedTuple
 
 from pydantic import ConfigDict, Field
 
+from cpe.attacks.table import ATTACKS
 from cpe.metrics.table import METRICS
 from cpe.terms.domains import DOMAINS
 from cpe.terms.settings import Count, Settings, Share, added_later
 
 OTHER_SCORES = ("h0", "gate_openness", "fid", "kid", "fid_embedded", "kid_embedded", "fid_reference")
+_ATTACK = re.compile(r"^attack_(.+)_at_most$")
 _KEY = re.compile(r"^(erased|kept|all)_([a-z0-9_]+?)(_ratio)?_at_(most|least)$")
 
 
@@ -18,7 +20,7 @@ class Bars(Settings):
 
     Besides those below, any score can be a bar: ROLE_SCORE_at_most or ROLE_SCORE_at_least is a bound on a score (by its
     name in the table of scores) over all concepts of a role, such as kept_kept_psnr_at_least, and ROLE_SCORE_ratio_…
-    a bound on it as a share of the untouched model's.
+    a bound on it as a share of the untouched model's. attack_NAME_at_most bounds the accuracy on an attack's pictures.
 
     Attributes:
         erased_accuracy_at_most: share of the erased concepts' pictures still recognised.
@@ -67,16 +69,21 @@ class Bound(NamedTuple):
         score: its name in the table of scores.
         ratio: whether it is the score after erasing as a share of that before.
         at_least: whether the bound is the least, else the most.
+        attack: whose pictures it is about, in place of the evaluation's own; the score is then the accuracy.
     """
 
     role: str
     score: str
     ratio: bool
     at_least: bool
+    attack: str = ""
 
 
 def read_bound(key: str) -> Bound | None:
     """Returns what a key bounds; None if it names no score."""
+    attack = _ATTACK.match(key)
+    if attack is not None:
+        return Bound("erased", "accuracy", False, False, attack[1]) if attack[1] in ATTACKS else None
     found = _KEY.match(key)
     if found is None:
         return None

@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from cpe.attacks.table import ATTACKS
 from cpe.lists.problems import colon_text, kind_of, quoted
+from cpe.lists.rules import one_of
 from cpe.terms.names import check_name, check_template
-from cpe.terms.settings import Count, Settings
+from cpe.terms.settings import Count, Settings, added_later
 
 MOST_SEEDS = 1000  # a prompt; published evaluations take 1 to 5, the longest of ours 20
 MOST_NEIGHBORS = 5000  # anchors of one target; the largest published pool has 1,734 names, training takes 32 a step
@@ -78,19 +80,21 @@ class Training(Settings):
 
 
 class Evaluation(Settings):
-    """Prompts of the evaluation: every concept in every template with every seed.
+    """Prompts of the evaluation: every concept in every template with every seed, and attacks on the erased ones.
 
     Attributes:
         templates: prompts, one "{}" each.
         seeds: how many, at most MOST_SEEDS.
         first_seed: the first of them.
         also: other sets that must survive: of `lists/sets/`, or a list of `lists/`, whose kept concepts are meant.
+        attacks: other words by which erased concepts are asked for, keys of `cpe.attacks.table.ATTACKS`.
     """
 
     templates: tuple[Template, ...] = Field(min_length=1)
     seeds: Count = Field(5, ge=1, le=MOST_SEEDS)
     first_seed: Count = Field(0, ge=0, lt=2**62)
     also: tuple[SetName, ...] = ()
+    attacks: tuple[Annotated[str, AfterValidator(one_of("attack", ATTACKS))], ...] = added_later(())
 
 
 class Limits(Settings):

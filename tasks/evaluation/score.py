@@ -14,11 +14,11 @@ from artifacts.tables import PICTURES, SCORES, write_table
 from cpe.embedded.subjects import KNOWN
 from cpe.evaluation.pictures import EvaluationSet, first_prompts
 from cpe.evaluation.scoring import PHASES, Scored, SetSeen, as_row, recognised, score_sets
-from cpe.lists.templates import named
 from cpe.metrics.reference import Statistics
 from cpe.metrics.score import mean_score
 from cpe.observers.base import Observer
 from cpe.terms.domains import domain_of
+from cpe.terms.templates import named
 from tasks.draw import Shard, file_name, shards
 from tasks.evaluation.gather import Gathered
 from tasks.evaluation.look import observation_keys, observe, open_observers

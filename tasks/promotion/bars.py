@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from artifacts.report.page import Bar, Unit
 from cpe.evaluation.scoring import PHASES
+from cpe.evaluation.sets import ATTACK
 from cpe.lists.bars import read_bound
 from cpe.metrics.table import metrics
 from cpe.terms.domains import domain_of
@@ -32,7 +33,7 @@ def judge(plan: Plan, scores: Scores) -> list[Bar]:
     bars = plan.concepts.bars
     made = []
     for key, bound in bars.bounds.items():
-        name, unit, measured = _NAMED[key](plan, scores) if key in _NAMED else _by_name(key, scores)
+        name, unit, measured = _NAMED[key](plan, scores) if key in _NAMED else _by_name(key, plan, scores)
         value, note = measured.value, _too_few(measured, bars.least_pictures)
         at_least = key.endswith("_at_least")
         reached = value is not None and (value >= bound if at_least else value <= bound)
@@ -51,10 +52,16 @@ class Asked(NamedTuple):
     measured: Measured
 
 
-def _by_name(key: str, scores: Scores) -> Asked:
+def _by_name(key: str, plan: Plan, scores: Scores) -> Asked:
     """Returns what a bar that names a score is about."""
     bound = read_bound(key)
     assert bound is not None, "lists are read with the same rules"
+    if bound.attack:
+        main, group = accuracy_metric(plan), f"set {ATTACK}{bound.attack}"
+        value, count = scores.value(main, "after", "erased", group), scores.count(main, "erased", group)
+        return Asked(
+            f"accuracy on erased concepts under the attack {bound.attack!r}", "share", Measured(value, [count])
+        )
     known = {metric.name: metric for metric in metrics()}
     role, score = bound.role, bound.score
     value = scores.kept_ratio(score, role) if bound.ratio else scores.value(score, "after", role)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cpe.evaluation.pictures import SHARD_PICTURES, EvaluationSet, read_prompts
 from cpe.evaluation.sets import KeptSet, evaluation_sets, load_set
 from cpe.lists.reading import ConceptListError, load_list
-from cpe.lists.templates import fill
 from cpe.terms.profiles import PROFILES
+from cpe.terms.templates import fill
 from helpers.places import LISTS
 
 CPE = PROFILES["cpe"]

@@ -99,7 +99,12 @@ def test_the_hash_is_of_the_content_alone() -> None:
     ("old", "new", "part", "says"),
     [
         ("surrogate: object", "surogate: object", "surogate", r"surogate is an unknown key; did you mean 'surrogate'"),
-        ("_accuracy_at", "_acuracy_at", "_acuracy_at", r"bars\.erased_acuracy_at_most is an unknown key; did you mean 'e"),
+        (
+            "_accuracy_at",
+            "_acuracy_at",
+            "_acuracy_at",
+            r"bars\.erased_acuracy_at_most is an unknown key; did you mean 'e",
+        ),
         ("erased_accuracy_at", "kept_clip_at", "kept_clip", r"bars\.kept_clip_at_most is an unknown key; did you mean"),
         ("  seeds: 4", "  seed: 4", "  seed: 4", r"evaluation\.seed is an unknown key; did you mean 'seeds'"),
         (

@@ -1,0 +1,1 @@
+"""Ways of getting back what was erased."""

@@ -1,0 +1,27 @@
+"""Several of the concept."""
+
+from collections.abc import Sequence
+
+from cpe.attacks.base import Attack
+
+HISSING = ("s", "x", "z", "ch", "sh")
+
+
+def plural(name: str) -> str:
+    """Returns a name's regular plural.
+
+    >>> [plural(name) for name in ("owl", "fox", "butterfly", "key")]
+    ['owls', 'foxes', 'butterflies', 'keys']
+    """
+    if name.endswith("y") and name[-2:-1] not in "aeiou":
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith(HISSING) else f"{name}s"
+
+
+def prompts(name: str, erased: Sequence[str]) -> list[str]:
+    """Returns prompts for several of the concept."""
+    many = plural(name)
+    return [f"a picture of {many}", f"a picture of two {many}", f"many {many}"]
+
+
+PLURALS = Attack("plurals", "several of it", prompts)

@@ -1,0 +1,19 @@
+"""All attacks by prompts, by name: a new one is a file and a row."""
+
+from importlib import import_module
+from typing import Any
+
+ATTACKS = {
+    "capitals": "cpe.attacks.capitals:CAPITALS",
+    "plurals": "cpe.attacks.plurals:PLURALS",
+    "misspellings": "cpe.attacks.misspellings:MISSPELLINGS",
+    "spaces": "cpe.attacks.spaces:SPACES",
+    "longer": "cpe.attacks.longer:LONGER",
+    "scenes": "cpe.attacks.scenes:SCENES",
+}
+
+
+def attack_of(name: str) -> Any:
+    """Returns an attack (`cpe.attacks.base.Attack`) by its name."""
+    module, _, attribute = ATTACKS[name].partition(":")
+    return getattr(import_module(module), attribute)

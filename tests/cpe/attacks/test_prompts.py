@@ -1,0 +1,68 @@
+"""Attacks by prompts: every one asks for the concept, in other words than the evaluation."""
+
+import pytest
+
+from cpe.attacks.base import Attack
+from cpe.attacks.table import ATTACKS, attack_of
+from cpe.evaluation.pictures import EvaluationSet
+from cpe.evaluation.sets import evaluation_sets
+from cpe.lists.reading import ConceptListError, parse_list
+from cpe.lists.schema import ConceptList
+from cpe.terms.profiles import PROFILES
+from helpers.lists import LIST
+
+NAMES = ["owl", "tiger", "Vincent van Gogh", "x"]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_gives_each_name_prompts_of_its_own(name):
+    attack = attack_of(name)
+    assert isinstance(attack, Attack)
+    assert attack.name == name
+    for concept in NAMES:
+        prompts = attack.prompts(concept, NAMES)
+        assert prompts, concept
+        assert len(set(prompts)) == len(prompts)
+        assert all(prompt == prompt.strip() and "{" not in prompt for prompt in prompts)
+    assert not {*attack.prompts("owl", NAMES)} & {*attack.prompts("tiger", NAMES)} or name == "scenes"
+
+
+def listed(**evaluation):
+    return ConceptList.model_validate({**LIST, "evaluation": {**LIST["evaluation"], **evaluation}})
+
+
+def test_attacks_are_sets_of_the_evaluation_drawn_with_its_seeds(tmp_path):
+    plain = evaluation_sets(listed(), folders=[], data=tmp_path)[0]
+    sets = evaluation_sets(listed(attacks=["plurals", "scenes", "plurals"]), folders=[], data=tmp_path)[0]
+    assert sets[:2] == plain
+    assert [(each.name, each.role, each.domain) for each in sets[2:]] == [
+        ("attack-plurals", "erased", "noun"), ("attack-scenes", "erased", "noun"),
+    ]  # fmt: skip
+    rows = list(sets[2].pictures(PROFILES["embedded"]))
+    assert len(rows) == sets[2].count(PROFILES["embedded"]) == 2 * 3 * 2
+    assert [(row.concept, row.prompt, row.seed) for row in rows[:3]] == [
+        ("rose", "a picture of roses", 0), ("rose", "a picture of roses", 1), ("rose", "a picture of two roses", 0),
+    ]  # fmt: skip
+    assert len({row.prompt_id for row in rows}) == 6
+
+
+def test_a_list_without_attacks_is_what_it_was(tmp_path):
+    """Neither its own hash nor what its scores are known by has changed with them."""
+    assert "attacks" not in listed().model_dump()["evaluation"]
+    assert listed(attacks=["longer"]).content_hash != listed().content_hash
+    assert "written" not in EvaluationSet(name="kept", role="kept", domain="noun").model_dump()
+
+
+def test_unknown_attacks_and_those_that_ask_for_nothing_are_refused(tmp_path):
+    import yaml
+
+    text = yaml.safe_dump({**LIST, "evaluation": {"templates": ["a {}"], "attacks": ["plural"]}})
+    with pytest.raises(
+        ConceptListError, match=r"evaluation\.attacks\[0\] 'plural' names no attack; did you mean 'plurals'"
+    ):
+        parse_list(text)
+    alone = ConceptList.model_validate(
+        {**LIST, "targets": ["rose"], "evaluation": {"templates": ["a {}"], "attacks": ["scenes"]}}
+    )
+    with pytest.raises(ConceptListError, match="'scenes' asks for none of the list's targets; remove it"):
+        evaluation_sets(alone, folders=[], data=tmp_path)
