@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.share import share
 from tasks.desk.limits import check_limits
-from tasks.evaluation.score import measure
+from tasks.evaluation.score import look_at_pictures, measure
 from tasks.here.clock import Clock
 from tasks.prepare import prepare_concepts
 from tasks.register import decide, register_bundle, save_results
@@ -46,6 +46,8 @@ def erase_and_evaluate(
         share(plan, address, "draw after", workers)
     with clock.stage("measure"):
         share(plan, address, "look", workers)
+        if workers > 1:
+            look_at_pictures(plan, bundle)  # what others stored, whole, or seen again
         scores = measure(plan, bundle)
     with clock.stage("register"):
         registered = register_bundle(plan, bundle, scores, clock.seconds)

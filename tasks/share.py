@@ -11,7 +11,8 @@ from artifacts.hashing import content_hash
 from tasks.desk.clean import mark_used, stored_plan
 from tasks.draw import draw_pictures, shards
 from tasks.embed import encode_concepts
-from tasks.evaluation.look import observation_keys, open_observers
+from tasks.evaluation.look import observation_keys
+from tasks.evaluation.observers import open_observers
 from tasks.evaluation.score import look_at_pictures
 from tasks.here.places import Places
 from tasks.plan import Plan

@@ -4,17 +4,19 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
+from safetensors import safe_open
 from torch import Tensor
 
 from cpe.embedded.classifier import PictureClassifier, classify
 from cpe.embedded.pixels import to_tensor
-from cpe.embedded.scorer import load_clip
+from cpe.embedded.scorer import ClipScorer, load_clip
 from cpe.metrics.moved import place_maps
 from cpe.models.loading import EMBEDDED_FOLDER
 from cpe.observers.base import Observer
@@ -27,7 +29,10 @@ class EmbeddedClassifier(Observer):
 
     def __init__(self) -> None:
         self.identity = _hash_of(EMBEDDED_FOLDER / "classifier" / "model.safetensors")
-        self._model = PictureClassifier.load(EMBEDDED_FOLDER / "classifier")
+
+    @cached_property
+    def _model(self) -> PictureClassifier:  # loaded when it looks first
+        return PictureClassifier.load(EMBEDDED_FOLDER / "classifier")
 
     def look(self, pictures: Sequence[Image], prompts: Sequence[str]) -> dict[str, NDArray]:
         """Returns noun (P,), style (P,) and embedded_features (P, F)."""
@@ -45,9 +50,14 @@ class EmbeddedClip(Observer):
     name = "clip"
 
     def __init__(self) -> None:
-        self.identity = _hash_of(EMBEDDED_FOLDER / "clip" / "model.safetensors")
-        self._clip = load_clip()
-        self.logit_scale = self._clip.logit_scale
+        path = EMBEDDED_FOLDER / "clip" / "model.safetensors"
+        self.identity = _hash_of(path)
+        with safe_open(str(path), "pt") as opened:
+            self.logit_scale: float = opened.get_tensor("logit_scale").float().item()
+
+    @cached_property
+    def _clip(self) -> ClipScorer:  # loaded when it looks first
+        return load_clip()
 
     def look(self, pictures: Sequence[Image], prompts: Sequence[str]) -> dict[str, NDArray]:
         """Returns clip_image (P, E) and clip_text (P, E)."""

@@ -87,7 +87,7 @@ def evaluate(
     """Draw and measure a list whose gates are trained already, without training or registering anything."""
     from tasks.desk.limits import check_limits
     from tasks.draw import draw_pictures
-    from tasks.evaluation.score import measure
+    from tasks.evaluation.score import look_at_pictures, measure
     from tasks.figures import Scores
     from tasks.here.places import Places
     from tasks.prepare import prepare_concepts
@@ -104,6 +104,7 @@ def evaluate(
     bundle = assemble_bundle.fn(prepared)
     draw_pictures.fn(prepared, None)
     draw_pictures.fn(prepared, bundle)
+    look_at_pictures.fn(prepared, bundle)
     scores = Scores.of(Places.from_environment(), measure.fn(prepared, bundle))
     if as_json:
         print(json.dumps(scores.rows, indent=1))

@@ -11,7 +11,7 @@ from typing import Any
 from cpe.terms.profiles import Profile
 from tasks.draw import shards
 from tasks.embed import embedding_cache
-from tasks.evaluation.look import open_observers
+from tasks.evaluation.observers import open_observers
 from tasks.here.places import Places
 from tasks.plan import Plan
 from tasks.train import GATES_AT_ONCE, missing_gates

@@ -1,8 +1,7 @@
 """What observers see in the pictures: shard by shard, each looked at once and stored."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -14,8 +13,8 @@ from artifacts.hashing import content_hash
 from artifacts.stores.store import DamagedError
 from cpe.evaluation.pictures import EvaluationSet
 from cpe.metrics.pictures import as_rgb
-from cpe.observers.base import Missing, Observer
-from cpe.terms.domains import CLASSIFIER, IDENTITY, NUDITY, domain_of
+from cpe.observers.base import Observer
+from cpe.terms.domains import IDENTITY, NUDITY, domain_of
 from tasks.draw import Shard, artist, draw_shard, file_name, salvage_shard
 from tasks.here.places import Places
 from tasks.plan import Plan
@@ -24,50 +23,6 @@ if TYPE_CHECKING:
     from cpe.metrics.moved import Mover
 
 VALUES, TEXTS = "values.safetensors", "texts.json"
-
-
-@contextmanager
-def open_observers(plan: Plan, places: Places) -> Iterator[tuple[dict[str, Observer], list[str]]]:
-    """Yields the observers that the list's sets need and can have, and a line for each that is missing."""
-    import torch
-
-    torch.set_num_threads(places.threads)
-    profile = plan.profile
-    needed = {domain_of(each.domain).observer for each in plan.sets}
-    wanted: dict[str, Callable[[], Observer]] = {"clip": lambda: _clip(profile.clip_model, places)}
-    if CLASSIFIER in needed or profile.features == "embedded":
-        wanted[CLASSIFIER] = _classifier
-    if profile.features == "inception":
-        wanted["inception"] = lambda: _inception(places)
-    if IDENTITY in needed:
-        wanted[IDENTITY] = lambda: _identity(places)
-    if NUDITY in needed:
-        wanted[NUDITY] = lambda: _nudity(plan)
-    opened: dict[str, Observer] = {}
-    holes = []
-    try:
-        for name, make in wanted.items():
-            try:
-                opened[name] = make()
-            except Missing as missing:
-                holes.append(f"Not measured: {name}. {missing}")
-        if IDENTITY in opened:
-            holes += [*getattr(opened[IDENTITY], "notes", ()), *_strangers(plan, opened[IDENTITY])]
-        yield opened, holes
-    finally:
-        for observer in opened.values():
-            observer.close()
-
-
-def _strangers(plan: Plan, detector: Observer) -> list[str]:
-    """Returns a line about the people whom the detector can never recognise: they would pass for erased."""
-    from cpe.metrics.people import unknown_names
-
-    people = [name for each in plan.sets if domain_of(each.domain).by_face for name in each.concepts]
-    unknown = unknown_names(people, getattr(detector, "labels", None))
-    if not unknown:
-        return []
-    return [f"The celebrity detector has no label for {', '.join(unknown)}: they can only count as not recognised."]
 
 
 def looks_at(observer: Observer, each: EvaluationSet, plan: Plan) -> bool:
@@ -88,24 +43,30 @@ def observation_keys(plan: Plan, shard: Shard, observers: Mapping[str, Observer]
     return [observation_key(shard, each) for each in observers.values() if looks_at(each, shard.of, plan)]
 
 
-def observe(
-    places: Places, plan: Plan, bundle: str | None, shard: Shard, observers: Mapping[str, Observer]
-) -> dict[str, NDArray]:
-    """Returns everything that is seen in a shard's pictures by name, (P, …); what the store holds is not made again."""
-    seen: dict[str, NDArray] = {}
+def look_at(places: Places, plan: Plan, bundle: str | None, shard: Shard, observers: Mapping[str, Observer]) -> None:
+    """Stores everything that is to be seen in a shard's pictures; what the store holds whole is not made again."""
     pictures: list[Image.Image] = []
     for observer in observers.values():
-        if not looks_at(observer, shard.of, plan):
-            continue
         key = observation_key(shard, observer)
-        if not places.holds(key):
-            with places.locked(key.replace("/", "-")):
-                if not places.holds(key):
-                    if not pictures:
-                        folder = pictures_folder(places, plan, bundle, shard)
-                        pictures = [read_picture(folder / file_name(index)) for index in range(len(shard.rows))]
-                    values = observer.look(pictures, [row.prompt for row in shard.rows])
-                    store_values(places, key, shard, observer, values)
+        if not looks_at(observer, shard.of, plan) or places.holds(key):
+            continue
+        with places.locked(key.replace("/", "-")):
+            if not places.holds(key):
+                if not pictures:
+                    folder = pictures_folder(places, plan, bundle, shard)
+                    pictures = [read_picture(folder / file_name(index)) for index in range(len(shard.rows))]
+                values = observer.look(pictures, [row.prompt for row in shard.rows])
+                store_values(places, key, shard, observer, values)
+
+
+def seen_in(places: Places, plan: Plan, shard: Shard, observers: Mapping[str, Observer]) -> dict[str, NDArray]:
+    """Returns everything that was seen in a shard's pictures by name, (P, …).
+
+    Raises:
+        StoreError: somebody has not looked yet, or what was stored is damaged.
+    """
+    seen: dict[str, NDArray] = {}
+    for key in observation_keys(plan, shard, observers):
         seen |= load_values(places.fetched(key))
     return seen
 
@@ -152,41 +113,3 @@ def read_picture(path: Path | IO[bytes]) -> Image.Image:
     """Returns a picture with its file closed again; an evaluation has more pictures than a process may open files."""
     with Image.open(path) as picture:
         return as_rgb(picture)
-
-
-def _clip(model: str, places: Places) -> Observer:
-    if model == "embedded":
-        from cpe.embedded.observers import EmbeddedClip
-
-        return EmbeddedClip()
-    from cpe.observers.clip import ClipObserver
-
-    return ClipObserver.open(model, device=places.device_name())
-
-
-def _classifier() -> Observer:
-    from cpe.embedded.observers import EmbeddedClassifier
-
-    return EmbeddedClassifier()
-
-
-def _inception(places: Places) -> Observer:
-    from cpe.observers.inception import InceptionObserver
-
-    return InceptionObserver.open(places.data / "inception", device=places.device_name())
-
-
-def _identity(places: Places) -> Observer:
-    if places.identity_command:
-        from cpe.observers.people_program import ProgramObserver
-
-        return ProgramObserver.open(places.identity_command)
-    from cpe.observers.faces import FaceObserver
-
-    return FaceObserver.open(places.data / "faces", cache=places.work / "faces")
-
-
-def _nudity(plan: Plan) -> Observer:
-    from cpe.observers.nudity import NudityObserver
-
-    return NudityObserver.open(threshold=plan.profile.nudity_threshold, classes=plan.profile.nudity_classes)

@@ -23,24 +23,42 @@ def pairs(parts: Mapping[str, Sequence[Shard]]) -> Iterator[tuple[Shard, Shard]]
             yield before, after
 
 
-def moved(
-    places: Places, plan: Plan, bundle: str, before: Shard, after: Shard, observers: Mapping[str, Observer]
-) -> dict[str, NDArray]:
-    """Returns how far a shard's pictures moved, (P,) by name; nothing where there is no CLIP model to say so."""
+def moved_key(before: Shard, after: Shard, observers: Mapping[str, Observer]) -> str | None:
+    """Returns where the store holds how far a shard's pictures moved; None where no CLIP model is here to say so."""
     clip: Any = observers.get("clip")
     if clip is None:
-        return {}
+        return None
     from cpe.metrics.moved import Mover
 
-    mover = Mover(clip)
-    key = f"observations/{content_hash([before.address, after.address, mover.name, mover.identity])[:24]}"
-    if not places.holds(key):
-        with places.locked(key.replace("/", "-")):
-            if not places.holds(key):
-                folders = pictures_folder(places, plan, None, before), pictures_folder(places, plan, bundle, after)
-                drawn = [[read_picture(f / file_name(row)) for row in range(len(after.rows))] for f in folders]
-                store_values(places, key, after, mover, mover.compare(*drawn))
-    return load_values(places.fetched(key))
+    return f"observations/{content_hash([before.address, after.address, Mover.name, Mover(clip).identity])[:24]}"
+
+
+def look_at_moved(
+    places: Places, plan: Plan, bundle: str, before: Shard, after: Shard, observers: Mapping[str, Observer]
+) -> None:
+    """Stores how far a shard's pictures moved, if the store does not hold that whole."""
+    key = moved_key(before, after, observers)
+    if key is None or places.holds(key):
+        return
+    from cpe.metrics.moved import Mover
+
+    clip: Any = observers["clip"]
+    with places.locked(key.replace("/", "-")):
+        if not places.holds(key):
+            folders = pictures_folder(places, plan, None, before), pictures_folder(places, plan, bundle, after)
+            drawn = [[read_picture(f / file_name(row)) for row in range(len(after.rows))] for f in folders]
+            mover = Mover(clip)
+            store_values(places, key, after, mover, mover.compare(*drawn))
+
+
+def moved_in(places: Places, before: Shard, after: Shard, observers: Mapping[str, Observer]) -> dict[str, NDArray]:
+    """Returns how far a shard's pictures moved, (P,) by name; nothing where there was no CLIP model to say so.
+
+    Raises:
+        StoreError: somebody has not looked yet, or what was stored is damaged.
+    """
+    key = moved_key(before, after, observers)
+    return {} if key is None else load_values(places.fetched(key))
 
 
 def moved_most(parts: Mapping[str, Sequence[Shard]], sets: Sequence[SetSeen]) -> list[dict[str, Any]]:

@@ -1,9 +1,8 @@
 """Metrics: what observers say of the pictures, before and after."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,29 +11,31 @@ from prefect import task
 from artifacts.hashing import content_hash
 from artifacts.tables import PICTURES, SCORES, write_table
 from cpe.embedded.subjects import KNOWN
-from cpe.evaluation.pictures import EvaluationSet, first_prompts
-from cpe.evaluation.scoring import PHASES, Scored, SetSeen, as_row, recognised, score_sets
+from cpe.evaluation.pictures import EvaluationSet
+from cpe.evaluation.scoring import PHASES, SetSeen, as_row, recognised, score_sets
 from cpe.metrics.reference import Statistics
-from cpe.metrics.score import mean_score
 from cpe.observers.base import Observer
 from cpe.terms.domains import domain_of
 from cpe.terms.templates import named
 from tasks.draw import Shard, file_name, shards
 from tasks.evaluation.gather import Gathered
-from tasks.evaluation.look import observation_keys, observe, open_observers
-from tasks.evaluation.moved import moved, moved_most, pairs
+from tasks.evaluation.look import look_at, observation_keys, seen_in
+from tasks.evaluation.moved import look_at_moved, moved_in, moved_most, pairs
+from tasks.evaluation.observers import open_observers
+from tasks.evaluation.openness import openness_of, openness_scores
 from tasks.evaluation.references import reference_statistics
 from tasks.here.places import Places
 from tasks.here.progress import progress
 from tasks.plan import Plan
-from tasks.train import gates_of_bundle
 
 MEASURES = 6  # raised when the same pictures would get other scores
 
 
 @task(retries=1)
 def look_at_pictures(plan: Plan, bundle: str, part: int = 0, parts: int = 1) -> int:
-    """Stores what observers see in the pictures of both phases, for a part of their shards; returns how many.
+    """Stores what is to be seen in the pictures of both phases, for a part of their shards; returns how many.
+
+    What is stored already and whole is not looked at again; nothing is left to see once the scores are stored.
 
     Args:
         plan: the list made ready; its pictures are in the store, with and without the bundle.
@@ -43,61 +44,82 @@ def look_at_pictures(plan: Plan, bundle: str, part: int = 0, parts: int = 1) -> 
         parts: how many workers share the looking.
     """
     places = Places.from_environment()
-    both = ((which, shard) for which in (None, bundle) for shard in shards(plan, which))
-    mine = list(islice(both, part, None, parts))
+    both = [(which, shard) for which in (None, bundle) for shard in shards(plan, which)]
+    mine, mine_moved = both[part::parts], list(pairs(_parts(plan, bundle)))[part::parts]
     store, total = places.store(), sum(len(shard.rows) for _, shard in mine)
-    with open_observers(plan, places) as (observers, _):
-        left = [
-            (which, shard)
-            for which, shard in mine
-            if not all(store.has(key) for key in observation_keys(plan, shard, observers))
+    with open_observers(plan, places) as (observers, holes):
+        address = content_hash(_determined_by(places, plan, bundle, observers, holes))[:24]
+        if places.holds(f"scores/{address}"):
+            return len(mine)
+        there = [
+            len(shard.rows)
+            for _, shard in mine
+            if all(store.has(key) for key in observation_keys(plan, shard, observers))
         ]
-        there = total - sum(len(shard.rows) for _, shard in left)
-        with progress("looking", total, "picture", initial=there) as done:
-            for which, shard in left:
-                observe(places, plan, which, shard, observers)
-                done(len(shard.rows))
+        with progress("looking", total, "picture", initial=sum(there)) as done:
+            for which, shard in mine:
+                new = not all(store.has(key) for key in observation_keys(plan, shard, observers))
+                look_at(places, plan, which, shard, observers)
+                if new:
+                    done(len(shard.rows))
+            for before, after in mine_moved:
+                look_at_moved(places, plan, bundle, before, after, observers)
     return len(mine)
+
+
+def _parts(plan: Plan, bundle: str) -> dict[str, list[Shard]]:
+    """Returns the shards of both phases."""
+    return {phase: list(shards(plan, bundle if phase == "after" else None)) for phase in PHASES}
+
+
+def _determined_by(
+    places: Places, plan: Plan, bundle: str, observers: Mapping[str, Observer], holes: Sequence[str]
+) -> dict[str, Any]:
+    """Returns everything that determines the scores."""
+    return {
+        "measures": MEASURES,
+        "sets": [each.model_dump(exclude={"csv", "columns", "rows"}) for each in plan.sets],
+        "observers": [[name, observer.identity] for name, observer in observers.items()],
+        "pictures": {phase: [shard.address for shard in part] for phase, part in _parts(plan, bundle).items()},
+        "references": {name: of for name, (_, of) in _references(places, plan, observers).items()},
+        "profile": plan.profile.name,
+        "bundle": bundle,
+        "holes": list(holes),
+    }
 
 
 @task(retries=1)
 def measure(plan: Plan, bundle: str) -> str:
-    """Scores both sets of pictures and the gates' openness, and stores the scores as one artifact.
+    """Scores what was seen in both sets of pictures, and the gates' openness; stores the scores as one artifact.
+
+    It looks at no picture: `look_at_pictures` has, and whatever it stored is read.
 
     Args:
-        plan: the list made ready; its pictures are in the store, with and without the bundle.
+        plan: the list made ready; its pictures were looked at, with and without the bundle.
         bundle: the gates' bundle.
 
     Returns:
         The scores' address.
+
+    Raises:
+        StoreError: some pictures were not looked at, or what was seen in them is damaged.
     """
-    places = Places.from_environment()
-    parts = {phase: list(shards(plan, bundle if phase == "after" else None)) for phase in PHASES}
+    places, parts = Places.from_environment(), _parts(plan, bundle)
     with ExitStack() as held:
         observers, holes = held.enter_context(open_observers(plan, places))
         references = _references(places, plan, observers)
-        determined_by = {
-            "measures": MEASURES,
-            "sets": [each.model_dump(exclude={"csv", "columns", "rows"}) for each in plan.sets],
-            "observers": [[name, observer.identity] for name, observer in observers.items()],
-            "pictures": {phase: [shard.address for shard in part] for phase, part in parts.items()},
-            "references": {name: of for name, (_, of) in references.items()},
-            "profile": plan.profile.name,
-            "bundle": bundle,
-            "holes": holes,
-        }
+        determined_by = _determined_by(places, plan, bundle, observers, holes)
         address = content_hash(determined_by)[:24]
         if places.holds(f"scores/{address}"):
             return address
         gathered = Gathered(held.enter_context(places.scratch()))
         for phase, part in parts.items():
             for shard in part:
-                values = observe(places, plan, bundle if phase == "after" else None, shard, observers)
-                gathered.add(shard.of.name, phase, values)
+                gathered.add(shard.of.name, phase, seen_in(places, plan, shard, observers))
         for before, after in pairs(parts):
-            gathered.add(after.of.name, "after", moved(places, plan, bundle, before, after, observers))
+            gathered.add(after.of.name, "after", moved_in(places, before, after, observers))
         sets = [_seen(each, [shard for shard in parts["before"] if shard.of == each], gathered) for each in plan.sets]
-        openness = _openness(places, plan, bundle)
+        openness = openness_of(places, plan, bundle)
         provenance = {"profile": plan.profile.name, "base_model": plan.concepts.base_model, "bundle": bundle}
         scored = score_sets(
             sets,
@@ -105,7 +127,7 @@ def measure(plan: Plan, bundle: str) -> str:
             logit_scale=getattr(observers.get("clip"), "logit_scale", None),
             references={name: found for name, (found, _) in references.items()},
         )
-        rows = [as_row(each, provenance) for each in (*scored, *_openness_scores(openness))]
+        rows = [as_row(each, provenance) for each in (*scored, *openness_scores(openness))]
         detail = {"openness": openness, "holes": holes, "moved_most": moved_most(parts, sets)}
         folder = held.enter_context(places.scratch())
         write_table(folder / "scores.parquet", rows, SCORES)
@@ -173,66 +195,3 @@ def _picture_rows(
                     "bundle": bundle if phase == "after" else None,
                 }
                 taken[shard.of.name] += 1
-
-
-def _openness(places: Places, plan: Plan, bundle: str) -> list[dict[str, Any]]:
-    """Returns how open every gate is at every token, for each concept in the first evaluation template.
-
-    Nothing where the list's method has no gates.
-    """
-    import torch
-
-    from cpe.methods.erased import Erased
-    from cpe.models.text import encode_prompts, token_words
-
-    pipe = places.loaded(plan.concepts.base_model)
-    erased = Erased.load(gates_of_bundle(places, bundle))
-    own = [each for each in plan.sets if each.name in ("erased", "kept")]
-    prompts = [(each.role, row) for each, row in first_prompts(own, plan.profile)]
-    with torch.no_grad():
-        openness = erased.openness(encode_prompts(pipe, [row.prompt for _, row in prompts]))  # (N, B, T)
-    if openness is None:
-        return []
-    shown = []
-    order = [erased.concepts.index(gate.concept) for gate in plan.gates]
-    openness = openness[order]
-    for index, (role, row) in enumerate(prompts):
-        tokens = token_words(pipe, row.prompt)
-        name = token_words(pipe, row.concept or "")[1:-1]
-        # A causal text encoder sums the prompt up at the end token: the concept is told there too.
-        carrying = _places(name, tokens) | {len(tokens) - 1}
-        shown.append(
-            {
-                "concept": row.concept,
-                "role": role,
-                "prompt": row.prompt,
-                "tokens": tokens,
-                "of_concept": [place in carrying for place in range(len(tokens))],
-                "gates": [gate.concept for gate in plan.gates],
-                "openness": [[round(v, 4) for v in gate[: len(tokens)].tolist()] for gate in openness[:, index]],
-            }
-        )
-    return shown
-
-
-def _places(name: list[str], tokens: list[str]) -> set[int]:
-    """Returns where the name's tokens stand, one after the other, among the prompt's."""
-    starts = [i for i in range(len(tokens) - len(name) + 1) if tokens[i : i + len(name)] == name]
-    return {start + offset for start in starts for offset in range(len(name))}
-
-
-def _openness_scores(openness: list[dict[str, Any]]) -> Iterator[Scored]:
-    """Yields how open gates get on the tokens that carry a concept (its own and the end token), a concept a value.
-
-    For an erased concept that is its own gate, for a kept one whichever opens widest.
-    """
-    seen: dict[str, list[float]] = {"erased": [], "kept": []}
-    for row in openness:
-        gates = dict(zip(row["gates"], row["openness"], strict=True))
-        watched = [gates[row["concept"]]] if row["role"] == "erased" else list(gates.values())
-        carrying = [place for place, counts in enumerate(row["of_concept"]) if counts]
-        seen[row["role"]].append(max(gate[place] for gate in watched for place in carrying))
-    for role, values in seen.items():
-        if values:
-            score = mean_score("gate openness", np.array(values), unit="share")
-            yield Scored("gate_openness", "after", role, "all", score)

@@ -127,7 +127,7 @@ def refused(runner, bucket, new_work):
 def erase_without(proxy: Proxy, runner, work: Path, environment: dict[str, str]):
     """Does the same with a store that stops before the first look at pictures, and starts again after the run."""
     flag, written = work / "go", work / "stopped.made"
-    hooks = [["write_down", str(written)], ["wait_before", "tasks.evaluation.score:observe", str(flag)]]
+    hooks = [["write_down", str(written)], ["wait_before", "tasks.evaluation.score:look_at", str(flag)]]
     run = runner.start("erase", str(work / "few.yaml"), hooks=hooks, CPE_WORK=str(work), **environment)
     wait_for(Path(f"{flag}.reached").exists, "the first look")
     proxy.stop()

@@ -32,7 +32,8 @@ from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
 from helpers.lists import LIST
 from tasks.draw import draw_pictures, shards
-from tasks.evaluation.look import open_observers, pictures_folder, read_picture
+from tasks.evaluation.look import pictures_folder, read_picture
+from tasks.evaluation.observers import open_observers
 from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
 

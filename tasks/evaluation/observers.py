@@ -1,0 +1,102 @@
+"""Which observers a list's pictures need, opened for as long as they look; a new one is a row of `OBSERVERS`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cpe.observers.base import Missing, Observer
+from cpe.terms.domains import CLASSIFIER, IDENTITY, NUDITY, domain_of
+from tasks.here.places import Places
+from tasks.plan import Plan
+
+
+def _needed(plan: Plan) -> set[str]:
+    return {domain_of(each.domain).observer for each in plan.sets}
+
+
+def _clip(plan: Plan, places: Places) -> Observer:
+    if plan.profile.clip_model == "embedded":
+        from cpe.embedded.observers import EmbeddedClip
+
+        return EmbeddedClip()
+    from cpe.observers.clip import ClipObserver
+
+    return ClipObserver.open(plan.profile.clip_model, device=places.device_name())
+
+
+def _classifier(plan: Plan, places: Places) -> Observer | None:
+    if CLASSIFIER not in _needed(plan) and plan.profile.features != "embedded":
+        return None
+    from cpe.embedded.observers import EmbeddedClassifier
+
+    return EmbeddedClassifier()
+
+
+def _inception(plan: Plan, places: Places) -> Observer | None:
+    if plan.profile.features != "inception":
+        return None
+    from cpe.observers.inception import InceptionObserver
+
+    return InceptionObserver.open(places.data / "inception", device=places.device_name())
+
+
+def _identity(plan: Plan, places: Places) -> Observer | None:
+    if IDENTITY not in _needed(plan):
+        return None
+    if places.identity_command:
+        from cpe.observers.people_program import ProgramObserver
+
+        return ProgramObserver.open(places.identity_command)
+    from cpe.observers.faces import FaceObserver
+
+    return FaceObserver.open(places.data / "faces", cache=places.work / "faces")
+
+
+def _nudity(plan: Plan, places: Places) -> Observer | None:
+    if NUDITY not in _needed(plan):
+        return None
+    from cpe.observers.nudity import NudityObserver
+
+    return NudityObserver.open(threshold=plan.profile.nudity_threshold, classes=plan.profile.nudity_classes)
+
+
+OBSERVERS: dict[str, Callable[[Plan, Places], Observer | None]] = {  # None: the list's pictures do not need it
+    "clip": _clip,
+    CLASSIFIER: _classifier,
+    "inception": _inception,
+    IDENTITY: _identity,
+    NUDITY: _nudity,
+}
+
+
+@contextmanager
+def open_observers(plan: Plan, places: Places) -> Iterator[tuple[dict[str, Observer], list[str]]]:
+    """Yields the observers that the list's sets need and can have, and a line for each that is missing."""
+    import torch
+
+    torch.set_num_threads(places.threads)
+    opened: dict[str, Observer] = {}
+    holes = []
+    try:
+        for name, make in OBSERVERS.items():
+            try:
+                if (observer := make(plan, places)) is not None:
+                    opened[name] = observer
+            except Missing as missing:
+                holes.append(f"Not measured: {name}. {missing}")
+        if IDENTITY in opened:
+            holes += [*getattr(opened[IDENTITY], "notes", ()), *_strangers(plan, opened[IDENTITY])]
+        yield opened, holes
+    finally:
+        for observer in opened.values():
+            observer.close()
+
+
+def _strangers(plan: Plan, detector: Observer) -> list[str]:
+    """Returns a line about the people whom the detector can never recognise: they would pass for erased."""
+    from cpe.metrics.people import unknown_names
+
+    people = [name for each in plan.sets if domain_of(each.domain).by_face for name in each.concepts]
+    unknown = unknown_names(people, getattr(detector, "labels", None))
+    if not unknown:
+        return []
+    return [f"The celebrity detector has no label for {', '.join(unknown)}: they can only count as not recognised."]
