@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cpe.methods.erased import Erased
-from cpe.models.attachment import network_of
 from cpe.models.edits import Edit
-from cpe.models.sites import find_projections, widths_of
+from cpe.models.families.table import sites_of
+from cpe.models.sites import widths_of
 from wording.foreign import show, told
 
 TEXT_MAP = "text_map"  # the tensor's name in a file
@@ -49,7 +49,7 @@ class WeightEdit(Erased):
         """
         if self._edit is not None and self._edit.active:
             raise RuntimeError("this edit is attached already; detach it first")
-        sites = find_projections(network_of(pipe))
+        sites = sites_of(pipe)
         width = widths_of(next(iter(sites.values())))[1]
         if len(self.text_map) != width:
             raise EditError(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cpe.models.families.table import network_in
 from cpe.models.patches import (
     CheckedCall,
     ErasedForward,
@@ -34,7 +35,7 @@ def detach(pipe: Any) -> None:
     Args:
         pipe: the pipeline or the network; a copy of an attached one has an eraser of its own on it.
     """
-    network = _network(pipe)
+    network = network_in(pipe)
     known = [vars(network).get(ATTRIBUTE)] if network is not None else []
     guards = [patch for patch in vars(pipe).values() if isinstance(patch, CheckedCall | RefusedFusing)]
     for attachment in known + [guard.attachment for guard in guards]:
@@ -50,7 +51,7 @@ def network_of(pipe: Any) -> nn.Module:
     Raises:
         ValueError: there is none.
     """
-    if (network := _network(pipe)) is None:
+    if (network := network_in(pipe)) is None:
         raise ValueError(f"{type(pipe).__name__} has no U-Net; CPE's gates belong to a U-Net's cross-attentions")
     return network
 
@@ -146,7 +147,7 @@ class Attachment:
         Raises:
             RuntimeError: it is not.
         """
-        network = _network(pipe)
+        network = network_in(pipe)
         if network is not self.network:
             within = network.modules() if network is not None else ()
             if not any(module is self.network or attachment_at(module) for module in within):
@@ -187,12 +188,6 @@ class Attachment:
                 f"attentions (unfuse_qkv_projections(), set_attn_processor()), or {_ORDER}"
             )
         self._used = True
-
-
-def _network(pipe: Any) -> nn.Module | None:
-    network = getattr(pipe, "unet", pipe)
-    network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
-    return network if isinstance(network, nn.Module) else None
 
 
 def _links(network: nn.Module, projections: Mapping[str, nn.Module]) -> Iterator[tuple[nn.Module, str, nn.Module, str]]:

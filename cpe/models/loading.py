@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cpe.models.sites import find_projections
+from cpe.models.families.table import family_of, sites_of
 from wording.foreign import told
 
 EMBEDDED = "embedded"
@@ -72,8 +72,8 @@ def load_pipeline(name: str, *, device: str | None = None) -> Any:
             f"base model {name!r} is not in the local cache and cannot be fetched ({reason}); check the network "
             "and your access to it, or download it elsewhere and give its folder"
         ) from None
-    if not hasattr(pipe, "unet"):
+    if family_of(pipe) is None:
         raise ModelError(f"base model {name!r} is a {type(pipe).__name__} without a U-Net; CPE needs cross-attention")
-    find_projections(pipe.unet)
+    sites_of(pipe)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cpe.models.families.table import family_of
 from cpe.terms.chunks import chunks
 
 
@@ -14,25 +15,24 @@ from cpe.terms.chunks import chunks
 def encode_prompts(
     pipe: Any, prompts: Sequence[str], *, batch: int = 64, progress: Callable[[int], Any] | None = None
 ) -> Tensor:
-    """Returns the text embeddings that the U-Net is given for these prompts, (B, T, D), float32 on the CPU.
+    """Returns the text embeddings that the network is given for these prompts, (B, T, D), float32 on the CPU.
 
-    The pipeline's own `encode_prompt` gives them, so several text encoders come side by side as the model has them.
+    The pipeline's family gives them, so several text encoders come side by side as the model has them.
 
     Args:
         pipe: a pipeline of diffusers; its guidance is left out.
         prompts: B texts; too long ones are cut as the pipeline cuts them.
         batch: prompts at once.
         progress: called with the number of prompts just encoded.
+
+    Raises:
+        ValueError: the pipeline is of no known family.
     """
-    parts = []
+    family, parts = family_of(pipe), []
+    if family is None:
+        raise ValueError(f"{type(pipe).__name__} is of no known family of base models")
     for chunk in chunks(prompts, batch):
-        encoded = pipe.encode_prompt(
-            prompt=list(chunk),
-            device=pipe._execution_device,  # the pipeline's own choice when it draws
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=False,
-        )
-        parts.append(encoded[0].float().cpu())
+        parts.append(family.texts(pipe, chunk).float().cpu())
         if progress is not None:
             progress(len(chunk))
     return torch.cat(parts)

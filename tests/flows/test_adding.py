@@ -1,4 +1,4 @@
-"""A new eraser, domain, metric with observer, and attack: each is added in one place and goes through the flow."""
+"""A new eraser, domain, family, metric and attack: each is added in one place and goes through the flow."""
 
 import json
 import sys
@@ -13,6 +13,7 @@ from cpe import Erased
 from cpe.attacks.table import ATTACKS
 from cpe.methods.table import METHODS
 from cpe.metrics.table import METRICS
+from cpe.models.families.table import FAMILIES
 from cpe.terms.domains import CLASSIFIER, DOMAINS, Domain
 from flows.erase_and_evaluate import erase_and_evaluate
 from helpers.lists import LIST
@@ -76,6 +77,18 @@ ATTACK = """
 from cpe.attacks.base import Attack
 TOY = Attack("toy", "asks for a toy of it", lambda name, erased: [f"a toy {name}"])
 """
+FAMILY = """
+from cpe.models.families.unet import UNetFamily
+
+class Toys(UNetFamily):
+    name, asked = "toys", []
+
+    def texts(self, pipe, prompts):
+        self.asked += prompts
+        return super().texts(pipe, prompts)
+
+TOYS = Toys()
+"""
 
 
 @pytest.fixture
@@ -83,11 +96,13 @@ def toys(tmp_path, monkeypatch):
     """A package that nothing of ours knows, and the row of each table that names a thing of it."""
     package = tmp_path / "toybox"
     package.mkdir()
-    for name, code in (("__init__", ""), ("method", METHOD), ("metric", METRIC), ("attack", ATTACK)):
+    codes = {"__init__": "", "method": METHOD, "metric": METRIC, "attack": ATTACK, "family": FAMILY}
+    for name, code in codes.items():
         (package / f"{name}.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(METHODS, "toy", "toybox.method:TOY")
     monkeypatch.setitem(METRICS, "redness", "toybox.metric:REDNESS")
+    monkeypatch.setitem(FAMILIES, "unet", "toybox.family:TOYS")
     monkeypatch.setitem(ATTACKS, "toy", "toybox.attack:TOY")
     monkeypatch.setitem(
         DOMAINS, "plaything", Domain("plaything", recognised="noun", aside="style", observer=CLASSIFIER)
@@ -144,6 +159,9 @@ def test_one_of_each_goes_through_the_flow(toys):
     fetched = places.registry().fetch("cpe-toys@champion", toys / "fetched")
     assert json.loads((fetched / "manifest.json").read_text())["method"] == "toy"
     assert Erased.load(fetched).concepts == ("rose", "pizza")
+    from toybox.family import TOYS
+
+    assert {"a rose", "a pizza", "a color"} <= set(TOYS.asked), "its embeddings are those that training sees"
     html = Path(results["report"]).read_text()
     assert "Redness" in html
     assert "attack-toy" in html

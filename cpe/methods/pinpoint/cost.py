@@ -15,6 +15,7 @@ from cpe.methods.pinpoint.batch import ConceptTexts
 from cpe.methods.pinpoint.config import TrainingConfig
 from cpe.methods.pinpoint.records import StepRecord
 from cpe.methods.pinpoint.training import train
+from cpe.models.attachment import network_of
 from cpe.models.projections import BaseProjections
 
 TIMED_STEPS = 6
@@ -40,7 +41,7 @@ def time_steps(
         cache: of what is computed once a base model.
     """
     text = text.to(pipe.device)
-    base = BaseProjections.of(pipe.unet, tokens=text.shape[1], device=pipe.device, cache=cache)
+    base = BaseProjections.of(network_of(pipe), tokens=text.shape[1], device=pipe.device, cache=cache)
     short = {
         "stages": 2,
         "first_steps": TIMED_STEPS,

@@ -24,7 +24,8 @@ from cpe.methods.pinpoint.storage.files import LoadedGates, read_gates
 from cpe.methods.pinpoint.storage.folders import gate_files
 from cpe.models.attachment import Attachment, network_of
 from cpe.models.edits import check_free
-from cpe.models.sites import find_projections, innermost, widths_of
+from cpe.models.families.table import sites_of
+from cpe.models.sites import innermost, widths_of
 
 PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numbers
 
@@ -129,7 +130,7 @@ class Eraser(Erased):
         if self._attachment is not None and self._attachment.active:
             raise RuntimeError("this eraser is attached already; detach it first")
         network = network_of(pipe)
-        projections = {name: innermost(module) for name, module in find_projections(network).items()}
+        projections = {name: innermost(module) for name, module in sites_of(pipe).items()}
         self._check_fits(projections)
         check_free(network, projections)
         self._scoring = self._scoring or [scoring_matrix(part.gates) for part in self._parts]

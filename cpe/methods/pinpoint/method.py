@@ -32,9 +32,10 @@ class Pinpoint(Method):
         """Trains a gate a concept, all of them as one batch."""
         from cpe.methods.pinpoint.storage.files import metadata_of, to_tensors
         from cpe.methods.pinpoint.training import steps_in_all, train
+        from cpe.models.attachment import network_of
         from cpe.models.projections import BaseProjections
 
-        base = BaseProjections.of(pipe.unet, tokens=texts.table.shape[1], device=pipe.device, cache=bench.cache)
+        base = BaseProjections.of(network_of(pipe), tokens=texts.table.shape[1], device=pipe.device, cache=bench.cache)
         done: Any = None
 
         def begin(taken: int) -> None:  # once all is ready, so that the clock counts steps alone
@@ -78,9 +79,10 @@ class Pinpoint(Method):
 
     def size(self, pipe: Any, config: TrainingConfig, concepts: int) -> int:
         """Returns the bytes of so many gates, float32."""
-        from cpe.models.sites import find_projections, widths_of
+        from cpe.models.families.table import sites_of
+        from cpe.models.sites import widths_of
 
-        gate, widths = config.gate, [widths_of(module) for module in find_projections(pipe.unet).values()]
+        gate, widths = config.gate, [widths_of(module) for module in sites_of(pipe).values()]
         width = widths[0][1]
         adapters = sum(gate.adapter_rank * (width + out) for out, _ in widths)
         return 4 * concepts * (2 * width * gate.gate_rank + width + adapters)

@@ -58,9 +58,10 @@ class Uce(Method):
 
     def size(self, pipe: Any, config: UceConfig, concepts: int) -> int:
         """Returns the bytes of the one matrix, float32."""
-        from cpe.models.sites import find_projections, widths_of
+        from cpe.models.families.table import sites_of
+        from cpe.models.sites import widths_of
 
-        width = widths_of(next(iter(find_projections(pipe.unet).values())))[1]
+        width = widths_of(next(iter(sites_of(pipe).values())))[1]
         return 4 * width * width
 
 
