@@ -176,6 +176,7 @@ def save_results(
     count = sum(len(group) for group in trained)
     results: dict[str, Any] = {
         "list": plan.concepts.name,
+        "method": plan.method.name,
         "base_model": plan.concepts.base_model,
         "profile": plan.profile.name,
         "domain": plan.concepts.domain,

@@ -33,10 +33,11 @@ def show_results(results: dict[str, Any]) -> None:
     """Prints a run's table of results, its report and its registered model."""
     gates = results["gates"]
     total = gates["trained"] + gates["reused"]
+    what = "gates" if results.get("method", "cpe") == "cpe" else "concepts"
     if gates["trained"]:
-        print(f"\nTrained {gates['trained']} of {total} gates, {gates['reused']} were in the store already.")
+        print(f"\nTrained {gates['trained']} of {total} {what}, {gates['reused']} were in the store already.")
     else:
-        print(f"\nTrained nothing: all {total} gates were in the store already.")
+        print(f"\nTrained nothing: all {total} {what} were in the store already.")
     rows = [
         (
             figure["label"],

@@ -180,7 +180,8 @@ def _repeat(plan: Plan, registered: Registered, scores: str) -> dict[str, Any]:
 
 def _notes(plan: Plan, scores: Scores, trained: int) -> list[str]:
     reused = len(plan.gates) - trained
-    notes = [f"{trained} of {len(plan.gates)} gates were trained in this run, {reused} were in the store already."]
+    what = "concepts" if plan.method.joint else "gates"
+    notes = [f"{trained} of {len(plan.gates)} {what} were trained in this run, {reused} were in the store already."]
     if "h0" in scores.metrics:
         notes.append(f"{H0}.")
     if "fid_embedded" in scores.metrics:
