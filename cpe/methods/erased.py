@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 METHOD_KEY = "method"  # in the metadata of a piece's file
+LARGEST_HEADER_BYTES = 4 << 20  # some 10,000 projections; parsed, a header takes up to 30 times its size
 GATE_PREFIX = "attention_gate."  # of a tensor that every gate of CPE has; gates name no method
 
 
@@ -78,6 +79,18 @@ class Erased(ABC):
         return None
 
 
+def check_header(path: Path) -> None:
+    """Refuses a header larger than a piece's; safetensors itself sees to it that all lies within the file.
+
+    Raises:
+        ValueError: it is larger.
+    """
+    with path.open("rb") as file:
+        claimed = int.from_bytes(file.read(8), "little")
+    if claimed > LARGEST_HEADER_BYTES:
+        raise ValueError(f"a header of {claimed:,} bytes, a gate file has {LARGEST_HEADER_BYTES:,} at most")
+
+
 def _weight_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
@@ -93,10 +106,11 @@ def _method_in(file: Path) -> str:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_header(file)
         with safe_open(str(file), "np") as opened:
             name = (opened.metadata() or {}).get(METHOD_KEY, "")
             gate = any(key.startswith(GATE_PREFIX) for key in opened.keys())  # noqa: SIM118
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, ValueError):
         return ""  # whoever reads it says what is wrong
     if name and name not in METHODS:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 # Axes: D text width, O projection width.
 
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,7 +12,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cpe.methods.erased import Erased
+from cpe.methods.erased import Erased, check_header
+from cpe.methods.pinpoint.storage.checks import GateFileError, check_sum
 from cpe.models.edits import Edit
 from cpe.models.families.table import sites_of
 from cpe.models.sites import widths_of
@@ -76,15 +78,24 @@ def read_edit(paths: Sequence[Path]) -> WeightEdit:
         FileNotFoundError: there is no such file.
         EditError: several files, or one that is damaged, names no concepts or holds numbers that are not finite.
     """
-    different = {path.read_bytes(): path for path in paths}
+    different = {}
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        with path.open("rb") as file:
+            different[hashlib.file_digest(file, "sha256").digest()] = path
     if len(different) > 1:
         names = ", ".join(map(str, different.values()))
         raise EditError(f"{names} are edits made apart, each for a whole list; load one of them")
     (path,) = different.values()
     try:
+        check_sum(path, name=path.name)
+        check_header(path)
         with safe_open(str(path), "pt") as opened:
             named, text_map = (opened.metadata() or {}).get("concepts", ""), opened.get_tensor(TEXT_MAP).clone()
-    except (SafetensorError, OSError) as error:
+    except GateFileError as error:
+        raise EditError(str(error)) from None
+    except (SafetensorError, OSError, ValueError) as error:
         raise EditError(f"{path} is damaged or cut off ({told(error)}); train or fetch it again") from None
     concepts: Any = None
     with suppress(ValueError, RecursionError):

@@ -40,8 +40,9 @@ class Edit:
             )
         self._before = [(weight, weight.detach().clone()) for weight in weights.values()]
         with torch.no_grad():
-            for weight in weights.values():
-                weight.copy_(weight.float() + change(weight.float()))
+            changed = [weight.float() + change(weight.float()) for weight in weights.values()]  # all, or nothing
+            for weight, value in zip(weights.values(), changed, strict=True):
+                weight.copy_(value)
         vars(self.network)[ATTRIBUTE] = self
 
     def remove(self) -> None:

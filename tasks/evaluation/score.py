@@ -35,7 +35,8 @@ MEASURES = 6  # raised when the same pictures would get other scores
 def look_at_pictures(plan: Plan, bundle: str, part: int = 0, parts: int = 1) -> int:
     """Stores what is to be seen in the pictures of both phases, for a part of their shards; returns how many.
 
-    What is stored already and whole is not looked at again; nothing is left to see once the scores are stored.
+    What is stored already and whole is not looked at again; nothing is left to see once the scores are stored, which is
+    asked where all of it is done at once.
 
     Args:
         plan: the list made ready; its pictures are in the store, with and without the bundle.
@@ -48,9 +49,10 @@ def look_at_pictures(plan: Plan, bundle: str, part: int = 0, parts: int = 1) -> 
     mine, mine_moved = both[part::parts], list(pairs(_parts(plan, bundle)))[part::parts]
     store, total = places.store(), sum(len(shard.rows) for _, shard in mine)
     with open_observers(plan, places) as (observers, holes):
-        address = content_hash(_determined_by(places, plan, bundle, observers, holes))[:24]
-        if places.holds(f"scores/{address}"):
-            return len(mine)
+        if parts == 1:  # a part's worker has no use for statistics of real pictures, which scores are known by too
+            address = content_hash(_determined_by(places, plan, bundle, observers, holes))[:24]
+            if places.holds(f"scores/{address}"):
+                return len(mine)
         there = [
             len(shard.rows)
             for _, shard in mine

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from cpe.methods.erased import LARGEST_HEADER_BYTES
 from cpe.methods.pinpoint.config import GateConfig
-from cpe.methods.pinpoint.storage.checks import LARGEST_HEADER_BYTES, GateFileError
+from cpe.methods.pinpoint.storage.checks import GateFileError
 from cpe.methods.pinpoint.storage.files import LoadedGates, metadata_of, read_gates, to_tensors
 from helpers.fuzz import DEEP, JSON, SHORT, cases
 from helpers.places import PROJECT

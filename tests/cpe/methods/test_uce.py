@@ -1,6 +1,7 @@
 """UCE: one closed-form edit of the key and value matrices, against a least-squares solution of its own aim."""
 
 import copy
+import hashlib
 import json
 
 import pytest
@@ -9,10 +10,11 @@ from safetensors.torch import save_file
 
 from cpe import Erased, detach
 from cpe.methods.base import method_of
+from cpe.methods.erased import LARGEST_HEADER_BYTES
 from cpe.methods.lessons import Bench, Encoded, Lesson, Prompt
 from cpe.methods.uce.config import UceConfig
 from cpe.methods.uce.edit import name_ends, text_map
-from cpe.methods.weights import EditError, WeightEdit
+from cpe.methods.weights import EditError, WeightEdit, read_edit
 from cpe.models.sites import find_projections
 from helpers.tiny import TEXT_WIDTH, eraser_for, tiny_pipeline, tiny_variant
 
@@ -168,6 +170,24 @@ def test_what_was_trained_is_loaded_by_its_file_whatever_lies_beside_it(tmp_path
     other = trained(tmp_path / "two", seed=1)
     with pytest.raises(EditError, match="each for a whole list; load one of them"):
         Erased.load([file, other])
+
+
+def test_a_file_that_its_manifest_does_not_name_is_refused_and_so_is_a_huge_header(tmp_path):
+    file = trained(tmp_path / "one")
+    manifest = file.with_name("manifest.json")
+    manifest.write_text(json.dumps({"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}))
+    assert Erased.load(file).concepts == ("cat",)
+    manifest.write_text(json.dumps({"sha256": "0" * 64}))
+    with pytest.raises(EditError, match="is not the file its manifest names"):
+        Erased.load(file)
+    huge = tmp_path / "huge.safetensors"
+    huge.write_bytes((LARGEST_HEADER_BYTES + 1).to_bytes(8, "little") + b" " * (LARGEST_HEADER_BYTES + 1))
+    with pytest.raises(ValueError, match="a header of"):
+        Erased.load(huge)
+    with pytest.raises(EditError, match="a header of"):
+        read_edit([huge])
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_edit([tmp_path / "none"])
 
 
 def broken(file, **metadata):

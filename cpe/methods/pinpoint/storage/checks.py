@@ -17,7 +17,6 @@ SCORE_KEY = f"{ATTENTION}gate.scaler.weight"
 SITE_PREFIX = "lora_unet_"
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 DTYPES = ("F16", "BF16", "F32", "F64")
-LARGEST_HEADER_BYTES = 4 << 20  # some 10,000 projections; parsed, a header takes up to 30 times its size
 LARGEST_MANIFEST_BYTES = 16 << 20
 Shapes = dict[str, tuple[int, ...]]  # by the tensor's name
 
@@ -33,10 +32,10 @@ def module_path(key: str) -> str:
     return re.sub(r"(attn[12])_", r"\1.", re.sub(r"^mid_block_", "mid_block.", path))
 
 
-def check_sum(path: Path) -> None:
-    """Compares the file with the manifest beside it, if there is one that speaks of it."""
+def check_sum(path: Path, *, name: str = FILE_NAME) -> None:
+    """Compares the file with the manifest beside it, if there is one and the file has the name that it speaks of."""
     manifest = path.with_name(MANIFEST_NAME)
-    if path.name != FILE_NAME or not manifest.exists():
+    if path.name != name or not manifest.exists():
         return
     try:
         with manifest.open("rb") as file:
@@ -46,14 +45,6 @@ def check_sum(path: Path) -> None:
     with path.open("rb") as file:
         if expected is not None and hashlib.file_digest(file, "sha256").hexdigest() != expected:
             raise GateFileError(f"{path} is not the file its manifest names (sha256 differs); fetch that gate again")
-
-
-def check_header(path: Path) -> None:
-    """Refuses a header larger than a gate file's; safetensors itself sees to it that all lies within the file."""
-    with path.open("rb") as file:
-        claimed = int.from_bytes(file.read(8), "little")
-    if claimed > LARGEST_HEADER_BYTES:
-        raise ValueError(f"a header of {claimed:,} bytes, a gate file has {LARGEST_HEADER_BYTES:,} at most")
 
 
 def shapes_of(opened: Any, path: Path) -> Shapes:

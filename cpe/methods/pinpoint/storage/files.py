@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from cpe.methods.erased import check_header
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.gates import Gates
 from cpe.methods.pinpoint.storage.checks import (
@@ -34,7 +35,6 @@ from cpe.methods.pinpoint.storage.checks import (
     SITE_PREFIX,
     UP,
     GateFileError,
-    check_header,
     check_sum,
     keys_of,
     module_path,
