@@ -8,6 +8,7 @@ from wording.foreign import show
 METHODS = {
     "cpe": "cpe.methods.pinpoint.method:PINPOINT",
     "uce": "cpe.methods.uce.method:UCE",
+    "rece": "cpe.methods.rece.method:RECE",
 }
 DEFAULT = "cpe"  # of lists and files that name none
 

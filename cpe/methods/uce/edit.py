@@ -34,19 +34,43 @@ def text_map(lessons: Sequence[Lesson], texts: Encoded, place: Place, config: Uc
 
     Source: UCE, equation 7.
     """
-    width = texts.table.shape[-1]
-    identity = torch.eye(width, dtype=torch.float64)
-    old = config.ridge * identity  # Σ e c cᵀ + Σ p a aᵀ + λI
-    new = config.ridge * identity  # Σ e n cᵀ + Σ p a aᵀ + λI
+    found = solve(
+        concept_tokens(lessons, texts, place, config), list(kept_tokens(lessons, texts, place, config)), config
+    )
+    return (found - torch.eye(len(found), dtype=found.dtype)).float()
+
+
+def solve(concepts: Sequence[tuple[Tensor, Tensor]], kept: Sequence[Tensor], config: UceConfig) -> Tensor:
+    """Returns G, (D, D) float64.
+
+    Args:
+        concepts: of each concept, its tokens and what they turn into, (n, D) float64 each.
+        kept: tokens that stay, (n, D) float64 each; every tensor counts on its mean.
+        config: the weights.
+    """
+    width = concepts[0][0].shape[1]
+    old = config.ridge * torch.eye(width, dtype=torch.float64)  # λI + Σ e c cᵀ + Σ p a aᵀ
+    new = old.clone()  # λI + Σ e n cᵀ + Σ p a aᵀ
+    for concept, surrogate in concepts:
+        old += config.erase_weight / len(concept) * concept.T @ concept
+        new += config.erase_weight / len(concept) * surrogate.T @ concept
+    for tokens in kept:
+        outer = config.keep_weight / len(tokens) * tokens.T @ tokens
+        old += outer
+        new += outer
+    return torch.linalg.solve(old, new.T).T
+
+
+def concept_tokens(
+    lessons: Sequence[Lesson], texts: Encoded, place: Place, config: UceConfig
+) -> list[tuple[Tensor, Tensor]]:
+    """Returns each concept's edited tokens over all its prompts, and what they turn into, (n, D) float64 each."""
+    found = []
     for lesson in lessons:
         pairs = [_aligned(*both, texts, place, config) for both in zip(lesson.target, lesson.surrogate, strict=True)]
         concept, surrogate = (torch.cat(side) for side in zip(*pairs, strict=True))
-        old = old + config.erase_weight / len(concept) * concept.T @ concept
-        new = new + config.erase_weight / len(concept) * surrogate.T @ concept
-    for kept in _kept(lessons, texts, place, config):
-        outer = config.keep_weight / len(kept) * kept.T @ kept
-        old, new = old + outer, new + outer
-    return (torch.linalg.solve(old, new.T).T - identity).float()
+        found.append((concept, surrogate))
+    return found
 
 
 def _aligned(target: Prompt, surrogate: Prompt, texts: Encoded, place: Place, config: UceConfig) -> tuple[Tensor, ...]:
@@ -56,7 +80,7 @@ def _aligned(target: Prompt, surrogate: Prompt, texts: Encoded, place: Place, co
     return tuple(tokens[:shortest] for tokens in both)
 
 
-def _kept(lessons: Sequence[Lesson], texts: Encoded, place: Place, config: UceConfig) -> Iterator[Tensor]:
+def kept_tokens(lessons: Sequence[Lesson], texts: Encoded, place: Place, config: UceConfig) -> Iterator[Tensor]:
     """Yields the tokens (n, D) of each anchor in all its prompts, and of the empty prompt."""
     prompts = sorted({prompt for lesson in lessons for prompt in lesson.anchors}, key=lambda prompt: prompt.name)
     for _, group in groupby(prompts, key=lambda prompt: prompt.name):

@@ -16,6 +16,8 @@ from cpe.methods.uce.config import PRESETS, UceConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cpe.methods.uce.edit import Place
+
 
 class Uce(Method):
     """Unified Concept Editing (Gandikota et al., WACV 2024)."""
@@ -28,15 +30,21 @@ class Uce(Method):
         self, lessons: Sequence[Lesson], texts: Encoded, pipe: Any, config: UceConfig, bench: Bench
     ) -> list[Piece]:
         """Solves for the one edit of all concepts."""
-        from cpe.methods.uce.edit import name_ends, text_map
+        from cpe.methods.uce.edit import name_ends
 
         step = bench.begin(1, 0)
         named = [p for lesson in lessons for p in (*lesson.target, *lesson.surrogate, *lesson.anchors)]
         ends = name_ends(dict.fromkeys(named), lambda text: _ids(pipe.tokenizer, text))
-        found = text_map(lessons, texts, ends.__getitem__, config)
+        found = self.solution(lessons, texts, ends.__getitem__, config, pipe)
         step("edit")
         concepts = json.dumps([lesson.concept for lesson in lessons])
         return [Piece({"text_map": found}, {METHOD_KEY: self.name, "concepts": concepts})]
+
+    def solution(self, lessons: Sequence[Lesson], texts: Encoded, place: "Place", config: Any, pipe: Any) -> "Tensor":
+        """Returns G − I, (D, D) float32, by which the matrices change."""
+        from cpe.methods.uce.edit import text_map
+
+        return text_map(lessons, texts, place, config)
 
     def load(self, paths: Sequence[Path]) -> Erased:
         """Reads one edit; two of them cannot be put on one model, since each was solved alone."""
@@ -46,14 +54,12 @@ class Uce(Method):
 
     def seconds(self, pipe: Any, text: "Tensor", config: UceConfig, concepts: int, cache: Path) -> float:
         """Returns a concept's share, from an edit of a few prompts."""
-        from cpe.methods.uce.edit import text_map
-
         rows = {str(number): number for number in range(len(text))} | {"": 0}
         half = len(text) // 2
         own, other = (tuple(Prompt(str(n), str(n)) for n in part) for part in (range(half), range(half, 2 * half)))
         lessons = [Lesson(str(number), own, other, own + other, number) for number in range(concepts)]
         started = time.perf_counter()
-        text_map(lessons, Encoded(rows, text), lambda prompt: 1, config)
+        self.solution(lessons, Encoded(rows, text), lambda prompt: 1, config, pipe)
         return (time.perf_counter() - started) / concepts
 
     def size(self, pipe: Any, config: UceConfig, concepts: int) -> int:
