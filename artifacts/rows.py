@@ -10,6 +10,11 @@ from artifacts.stores.index import check_name
 
 
 def check_row(number: int, row: Mapping[str, Any], schema: Any) -> None:
+    """Check that a row has exactly a schema's columns, and in each what it may hold.
+
+    Raises:
+        ValueError: It does not; the message names row and column.
+    """
     missing = [name for name in schema.names if name not in row]
     unknown = [str(name) for name in row if name not in schema.names]
     if missing or unknown:
@@ -29,6 +34,11 @@ def check_row(number: int, row: Mapping[str, Any], schema: Any) -> None:
 
 
 def as_array(rows: Sequence[Mapping[str, Any]], field: Any) -> Any:
+    """Return a column of rows as an Arrow array.
+
+    Raises:
+        ValueError: A value is of another kind; the message names row and column.
+    """
     values = [row[field.name] for row in rows]
     for number, value in enumerate(values):
         if not fits(value, field.type):

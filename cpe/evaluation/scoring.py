@@ -51,8 +51,10 @@ class SetSeen:
 
     @property
     def clusters(self) -> NDArray:
-        """What pictures share that are not independent of each other, (P,): their concept, where there are several,
-        since concepts are erased and damaged as wholes; else their prompt.
+        """What pictures share that are not independent of each other, (P,).
+
+        That is their concept, where there are several, since concepts are erased and damaged as wholes; else their
+        prompt.
         """
         several = len(set(self.concepts)) > 1
         return np.where(self.concepts == "", self.prompt_ids, self.concepts) if several else self.prompt_ids

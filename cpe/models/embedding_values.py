@@ -14,6 +14,7 @@ class EmbeddingError(RuntimeError):
 
 
 def key_of(prompt: str) -> str:
+    """Returns what a prompt is known by in a cache: the hash of its text."""
     return hashlib.sha256(prompt.encode()).hexdigest()
 
 

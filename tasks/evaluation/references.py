@@ -19,8 +19,9 @@ STATISTICS = (".npz", ".safetensors")
 
 
 def reference_path(places: Places, name: str) -> Path | None:
-    """Returns where a set's real pictures are: NAME-reference.npz or .safetensors (statistics), .parquet (a table with
-    the column "path"), or a folder of that name, all in the data folder; None if there are none.
+    """Returns where a set's real pictures are, in the data folder; None if there are none.
+
+    NAME-reference.npz or .safetensors (statistics), .parquet (a table with the column "path"), or such a folder.
     """
     for suffix in (*STATISTICS, ".parquet", ""):
         path = places.data / f"{name}-reference{suffix}"

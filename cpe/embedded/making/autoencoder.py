@@ -121,6 +121,7 @@ def _distance(decoded: Tensor, clean: Tensor) -> Tensor:
 
 
 def main() -> None:
+    """Reads the command line and does what it says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, help="default 1800, or 1000 for the decoder alone")

@@ -109,6 +109,7 @@ def clip_accuracy(renders: torch.Tensor) -> float:
 
 
 def main() -> None:
+    """Reads the command line and does what it says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--measure-only", action="store_true")

@@ -59,6 +59,7 @@ def held_out_accuracy(model: PictureClassifier, pictures: Tensor) -> tuple[float
 
 
 def main() -> None:
+    """Reads the command line and does what it says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=1500)

@@ -92,6 +92,7 @@ def _draw(icons: dict, noun: str) -> Image.Image:
 
 
 def main() -> None:
+    """Reads the command line and does what it says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder

@@ -142,6 +142,7 @@ def _matching(logits: Tensor, true: Tensor) -> Tensor:
 
 
 def main() -> None:
+    """Reads the command line and does what it says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=500, help="of clip-start, which the U-Net's training goes on with")

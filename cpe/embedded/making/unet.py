@@ -157,6 +157,7 @@ def _save(module: Any, folder: Path) -> None:
 
 
 def main() -> None:
+    """Reads the command line and does what it says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=3000)
