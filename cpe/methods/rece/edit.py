@@ -1,6 +1,7 @@
 """Reliable and Efficient Concept Erasure: UCE, then what still brings a concept back, erased too, in rounds.
 
-Gong et al., ECCV 2024. After an edit G the text c* that comes nearest to what c did before it solves, for all projections W_l together,
+Gong et al., ECCV 2024. After an edit G the text c* that comes nearest to what c did before it solves, for all
+projections W_l together,
 
     min Σ_l |W_l G c* − W_l c|² + r |c*|², so c* = (Gᵀ M G + r I)⁻¹ Gᵀ M c with M = Σ_l W_lᵀ W_l.
 
