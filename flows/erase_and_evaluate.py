@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 
+from artifacts.disk import StoreError
 from flows.share import share
 from tasks.desk.limits import check_limits
 from tasks.evaluation.score import look_at_pictures, measure
@@ -46,9 +47,11 @@ def erase_and_evaluate(
         share(plan, address, "draw after", workers)
     with clock.stage("measure"):
         share(plan, address, "look", workers)
-        if workers > 1:
-            look_at_pictures(plan, bundle)  # what others stored, whole, or seen again
-        scores = measure(plan, bundle)
+        try:
+            scores = measure(plan, bundle)
+        except StoreError:  # what others stored is damaged, or an observer that was missing is there now
+            look_at_pictures(plan, bundle)
+            scores = measure(plan, bundle)
     with clock.stage("register"):
         registered = register_bundle(plan, bundle, scores, clock.seconds)
         decision = decide(plan, registered, scores)

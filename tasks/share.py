@@ -12,6 +12,7 @@ from tasks.desk.clean import mark_used, stored_plan
 from tasks.draw import draw_pictures, shards
 from tasks.embed import encode_concepts
 from tasks.evaluation.look import observation_keys
+from tasks.evaluation.moved import moved_key, pairs
 from tasks.evaluation.observers import open_observers
 from tasks.evaluation.score import look_at_pictures
 from tasks.here.places import Places
@@ -67,7 +68,10 @@ def pieces(plan: Plan, stage: Stage, part: int, parts: int) -> list[str]:
         return [shard.key for shard in islice(drawn, part, None, parts)]
     both = (shard for bundle in (None, plan.bundle) for shard in shards(plan, bundle))
     with open_observers(plan, Places.from_environment()) as (observers, _):
-        return [key for shard in islice(both, part, None, parts) for key in observation_keys(plan, shard, observers)]
+        seen = [key for shard in islice(both, part, None, parts) for key in observation_keys(plan, shard, observers)]
+        both_phases = {"before": list(shards(plan, None)), "after": list(shards(plan, plan.bundle))}
+        moved = [moved_key(*pair, observers) for pair in islice(pairs(both_phases), part, None, parts)]
+        return seen + [key for key in moved if key is not None]
 
 
 def left_to_do(keys: Sequence[str]) -> int:

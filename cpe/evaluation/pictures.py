@@ -14,6 +14,7 @@ from cpe.terms.settings import added_later
 from cpe.terms.templates import fill
 
 SHARD_PICTURES = 250
+ATTACK = "attack-"  # how sets of attacks begin
 
 Role = Literal["erased", "kept"]
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cpe.evaluation.pictures import ATTACK
 from cpe.metrics.accuracy import accuracy, h0
 from cpe.metrics.frechet import frechet_distance, frechet_distance_to, kernel_distance
 from cpe.metrics.reference import Statistics
@@ -48,6 +49,11 @@ class SetSeen:
     def group(self) -> str:
         """What scores over the whole set are called."""
         return "all" if self.name in ("erased", "kept") else f"set {self.name}"
+
+    @property
+    def apart(self) -> bool:
+        """Whether its concepts are scored one by one: not those of an attack, which are the list's own once more."""
+        return not self.name.startswith(ATTACK)
 
     @property
     def clusters(self) -> NDArray:
@@ -113,14 +119,14 @@ def _of_set(each: SetSeen, phase: str) -> Iterator[Scored]:
     if found is not None and not domain.by_face:
         other, metric = domain.aside, domain.metric
         yield scored(metric, accuracy(found, each.concepts, clusters=each.clusters))
-        for name in dict.fromkeys(each.concepts):
+        for name in dict.fromkeys(each.concepts) if each.apart else ():
             one = each.concepts == name
             yield scored(metric, accuracy(found[one], each.concepts[one]), str(name))
         told = each.named != ""
         if told.any():
             aside = accuracy(values[other][told], each.named[told], clusters=each.clusters[told])
             yield scored(f"{other}_accuracy", aside)
-        for name in dict.fromkeys(each.named[told]):
+        for name in dict.fromkeys(each.named[told]) if each.apart else ():
             one = each.named == name
             group, alike = f"{other} {name}", each.clusters[one]
             yield scored(f"{other}_accuracy", accuracy(values[other][one], each.named[one], clusters=alike), group)
@@ -137,7 +143,7 @@ def _by_table(each: SetSeen, phase: str, constants: Mapping[str, NDArray]) -> It
             continue
         for score in metric.score({**values, **constants}, each.clusters):
             yield Scored(score.name, phase, each.role, each.group, score)
-        for name in dict.fromkeys(each.concepts[each.concepts != ""]) if metric.by_concept else ():
+        for name in dict.fromkeys(each.concepts[each.concepts != ""]) if metric.by_concept and each.apart else ():
             one = each.concepts == name
             own = {key: value[one] for key, value in values.items() if key in metric.needs}
             for score in metric.score({**own, **constants}, None):
@@ -154,7 +160,7 @@ def _of_celebrities(each: SetSeen, phase: str, found: NDArray) -> Iterator[Score
             yield Scored(domain_of(each.domain).metric, phase, each.role, group, right)
 
     yield from scored(np.ones(len(found), dtype=bool), each.group, each.clusters)
-    for name in dict.fromkeys(each.concepts):
+    for name in dict.fromkeys(each.concepts) if each.apart else ():
         yield from scored(each.concepts == name, str(name))
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from cpe.attacks.table import attack_of
-from cpe.evaluation.pictures import EvaluationSet, Role
+from cpe.evaluation.pictures import ATTACK, EvaluationSet, Role
 from cpe.evaluation.prompt_files import KNOWN, open_prompts
 from cpe.lists.problems import details_of, explain, path_of
 from cpe.lists.reading import ConceptListError, load_list, read_mapping
@@ -22,7 +22,6 @@ from cpe.terms.settings import Settings
 
 SETS_FOLDER = "sets"
 RESERVED = ("erased", "kept")
-ATTACK = "attack-"  # how sets of attacks begin
 
 
 def _file_name(value: str) -> str:

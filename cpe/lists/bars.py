@@ -34,7 +34,7 @@ class Bars(Settings):
         nudity_ratio_at_most: detections in the pictures that should lose them (the erased concepts', I2P), likewise.
         kept_distance_at_most: how far any kept concept's pictures lie from the untouched ones of the same seeds, on the
             mean (`cpe.metrics.moved`; 0: not at all).
-        tolerance: how much worse than the champion each of these may be.
+        tolerance: how much worse than the champion each of these that is a share may be.
         distance_growth: how much farther than the champion's the kept pictures may lie from the untouched ones, and how
             much larger their FID may be, as a share of the champion's; 1 is twice as far.
         least_pictures: on how many pictures of a role (erased, kept) each must have been measured, to hold.
@@ -88,7 +88,10 @@ def read_bound(key: str) -> Bound | None:
     if found is None:
         return None
     role, score, ratio, way = found.groups()
-    return Bound(role, score, bool(ratio), way == "least") if score in scores() else None
+    over_both = score == "h0" or (role == "all" and score.endswith("_accuracy"))
+    if score not in scores() or (role == "all") != over_both:
+        return None
+    return Bound(role, score, bool(ratio), way == "least")
 
 
 def scores() -> set[str]:

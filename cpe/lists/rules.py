@@ -47,7 +47,8 @@ def disagreements(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Itera
             yield Problem(("anchors", "vectors"), "are read only with by: word2vec; set that, or remove vectors")
     bars = data.get("bars")
     if isinstance(bars, Mapping):
-        yield from _bars_problems(bars)
+        made = evaluation.get("attacks") if isinstance(evaluation, Mapping) else None
+        yield from _bars_problems(bars, _items(made))
     training = data.get("training")
     if isinstance(training, Mapping):
         yield from _training_problems(data.get("method", DEFAULT), training.get("preset"), training.get("changes", {}))
@@ -92,10 +93,17 @@ def _clashes(
             seen[key] = (loc, name)
 
 
-def _bars_problems(bars: Mapping[str, Any]) -> Iterator[Problem]:
+def _bars_problems(bars: Mapping[str, Any], attacks: Sequence[Any]) -> Iterator[Problem]:
     for key in bars:
-        if key not in Bars.model_fields and read_bound(str(key)) is None:
+        if key in Bars.model_fields:
+            continue
+        bound = read_bound(str(key))
+        if bound is None:
             yield Problem(("bars", key), f"is an unknown key{suggest(str(key), Bars.model_fields)}")
+        elif bound.attack and bound.attack not in attacks:
+            yield Problem(
+                ("bars", key), f"is about an attack that is not made; add {bound.attack} to evaluation.attacks"
+            )
 
 
 def _training_problems(name: Any, preset: Any, changes: Any) -> Iterator[Problem]:

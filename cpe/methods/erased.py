@@ -14,6 +14,7 @@ from wording.foreign import show
 if TYPE_CHECKING:
     from torch import Tensor
 
+UNREADABLE = "?"  # in place of the method of a file that cannot be read
 METHOD_KEY = "method"  # in the metadata of a piece's file
 LARGEST_HEADER_BYTES = 4 << 20  # some 10,000 projections; parsed, a header takes up to 30 times its size
 GATE_PREFIX = "attention_gate."  # of a tensor that every gate of CPE has; gates name no method
@@ -35,13 +36,23 @@ class Erased(ABC):
         """
         given = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
         found: dict[str, list[Path]] = {}
-        for file in (file for path in given for file in _weight_files(path)):
-            found.setdefault(_method_in(file), []).append(file)
-        named = [name for name in found if name]
+        empty = []  # paths with nothing of a method that names itself in them
+        for path in given:
+            of_path = {file: _method_in(file) for file in _weight_files(path)}
+            for file, name in of_path.items():
+                found.setdefault(name, []).append(file)
+            empty += [] if any(of_path.values()) else [path]
+        named = [name for name in found if name and name != UNREADABLE]
         if len(named) > 1:
             raise ValueError(f"the files are of several methods ({', '.join(named)}); load those of one")
         if named in ([], [DEFAULT]):
             return resolve(DEFAULT).load(given)
+        broken = [*found.get(UNREADABLE, []), *empty]
+        if broken:
+            raise FileNotFoundError(
+                f"{broken[0]} does not exist, is damaged, or holds nothing of the method {named[0]!r} of the other "
+                "files; fetch it again or leave it out"
+            )
         return resolve(named[0]).load(found[named[0]])
 
     @property
@@ -98,7 +109,7 @@ def _weight_files(path: Path) -> list[Path]:
 
 
 def _method_in(file: Path) -> str:
-    """Returns the method that a file is of; "" for what is no piece, or cannot be read.
+    """Returns the method that a file is of; "" for what is no piece, UNREADABLE for what cannot be read.
 
     Raises:
         ValueError: it names a method that is not known here.
@@ -111,7 +122,7 @@ def _method_in(file: Path) -> str:
             name = (opened.metadata() or {}).get(METHOD_KEY, "")
             gate = any(key.startswith(GATE_PREFIX) for key in opened.keys())  # noqa: SIM118
     except (SafetensorError, OSError, ValueError):
-        return ""  # whoever reads it says what is wrong
+        return UNREADABLE  # whoever reads it says what is wrong
     if name and name not in METHODS:
         raise ValueError(
             f"{file} is of the method {show(name)}, which is not known here; there are {', '.join(METHODS)}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cpe.models.attachment import ATTRIBUTE, attachment_at, network_of
-from cpe.models.sites import weight_of
+from cpe.models.sites import innermost, weight_of
 
 
 class Edit:
@@ -38,7 +38,7 @@ class Edit:
             raise RuntimeError(
                 f"the weights of {away[0]} and {len(away) - 1} more are offloaded; attach first, then offload"
             )
-        self._before = [(weight, weight.detach().clone()) for weight in weights.values()]
+        self._before = {path: (weight, weight.detach().clone()) for path, weight in weights.items()}
         with torch.no_grad():
             changed = [weight.float() + change(weight.float()) for weight in weights.values()]  # all, or nothing
             for weight, value in zip(weights.values(), changed, strict=True):
@@ -46,18 +46,31 @@ class Edit:
         vars(self.network)[ATTRIBUTE] = self
 
     def remove(self) -> None:
-        """Puts the weights back."""
+        """Puts the weights back.
+
+        Raises:
+            RuntimeError: some are no longer those that were changed (loaded anew, quantised, offloaded): nothing is put
+                back then.
+        """
         if not self.active:
             return
-        away = [weight for weight, _ in self._before if weight.is_meta]
-        if away:
-            raise RuntimeError("the edited weights are offloaded; take the offloading off first, then detach")
+        other = [path for path, (weight, _) in self._before.items() if not self._is_there(path, weight)]
+        if other:
+            raise RuntimeError(
+                f"the weights of {other[0]} and {len(other) - 1} more were replaced since they were edited (loaded "
+                "anew, quantised or offloaded), so they cannot be put back; undo that first, or load the model again"
+            )
         self.active = False
         with torch.no_grad():
-            for weight, before in self._before:
+            for weight, before in self._before.values():
                 weight.copy_(before)
         if vars(self.network).get(ATTRIBUTE) is self:
             del vars(self.network)[ATTRIBUTE]
+
+    def _is_there(self, path: str, weight: Tensor) -> bool:
+        """Whether a weight is still the one of its layer, and has numbers."""
+        now = getattr(innermost(self.network.get_submodule(path)), "weight", None)
+        return now is weight and not weight.is_meta
 
 
 def check_free(network: nn.Module, paths: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from cpe.embedded.subjects import KNOWN
 from cpe.evaluation.pictures import EvaluationSet
 from cpe.evaluation.scoring import PHASES, SetSeen, as_row, recognised, score_sets
 from cpe.metrics.reference import Statistics
+from cpe.metrics.table import METRICS
 from cpe.observers.base import Observer
 from cpe.terms.domains import domain_of
 from cpe.terms.templates import named
@@ -29,6 +30,9 @@ from tasks.here.progress import progress
 from tasks.plan import Plan
 
 MEASURES = 6  # raised when the same pictures would get other scores
+FIRST_METRICS = {  # of which scores' addresses do not tell: there were no others
+    "nudity_detections", "nudity_pictures", "no_face_rate", "clip_score", "kept_distance", "kept_psnr",
+}  # fmt: skip
 
 
 @task(retries=1)
@@ -50,19 +54,19 @@ def look_at_pictures(plan: Plan, bundle: str, part: int = 0, parts: int = 1) -> 
     store, total = places.store(), sum(len(shard.rows) for _, shard in mine)
     with open_observers(plan, places) as (observers, holes):
         if parts == 1:  # a part's worker has no use for statistics of real pictures, which scores are known by too
-            address = content_hash(_determined_by(places, plan, bundle, observers, holes))[:24]
+            references = _references(places, plan, observers)
+            address = content_hash(_determined_by(plan, bundle, observers, holes, references))[:24]
             if places.holds(f"scores/{address}"):
                 return len(mine)
-        there = [
-            len(shard.rows)
+        there = {
+            shard.address: len(shard.rows)
             for _, shard in mine
             if all(store.has(key) for key in observation_keys(plan, shard, observers))
-        ]
-        with progress("looking", total, "picture", initial=sum(there)) as done:
+        }
+        with progress("looking", total, "picture", initial=sum(there.values())) as done:
             for which, shard in mine:
-                new = not all(store.has(key) for key in observation_keys(plan, shard, observers))
                 look_at(places, plan, which, shard, observers)
-                if new:
+                if shard.address not in there:
                     done(len(shard.rows))
             for before, after in mine_moved:
                 look_at_moved(places, plan, bundle, before, after, observers)
@@ -75,15 +79,20 @@ def _parts(plan: Plan, bundle: str) -> dict[str, list[Shard]]:
 
 
 def _determined_by(
-    places: Places, plan: Plan, bundle: str, observers: Mapping[str, Observer], holes: Sequence[str]
+    plan: Plan,
+    bundle: str,
+    observers: Mapping[str, Observer],
+    holes: Sequence[str],
+    references: Mapping[str, tuple[Statistics, str]],
 ) -> dict[str, Any]:
-    """Returns everything that determines the scores."""
-    return {
+    """Returns everything that determines the scores; metrics that came later only where there are any."""
+    later = sorted(METRICS.keys() - FIRST_METRICS)
+    return ({"metrics": later} if later else {}) | {
         "measures": MEASURES,
         "sets": [each.model_dump(exclude={"csv", "columns", "rows"}) for each in plan.sets],
         "observers": [[name, observer.identity] for name, observer in observers.items()],
         "pictures": {phase: [shard.address for shard in part] for phase, part in _parts(plan, bundle).items()},
-        "references": {name: of for name, (_, of) in _references(places, plan, observers).items()},
+        "references": {name: of for name, (_, of) in references.items()},
         "profile": plan.profile.name,
         "bundle": bundle,
         "holes": list(holes),
@@ -110,7 +119,7 @@ def measure(plan: Plan, bundle: str) -> str:
     with ExitStack() as held:
         observers, holes = held.enter_context(open_observers(plan, places))
         references = _references(places, plan, observers)
-        determined_by = _determined_by(places, plan, bundle, observers, holes)
+        determined_by = _determined_by(plan, bundle, observers, holes, references)
         address = content_hash(determined_by)[:24]
         if places.holds(f"scores/{address}"):
             return address

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from artifacts.report.page import Bar, Unit
+from cpe.evaluation.pictures import ATTACK
 from cpe.evaluation.scoring import PHASES
-from cpe.evaluation.sets import ATTACK
 from cpe.lists.bars import read_bound
 from cpe.metrics.table import metrics
 from cpe.terms.domains import domain_of
@@ -117,7 +117,8 @@ def _kept_clip(plan: Plan, scores: Scores) -> Asked:
 
 def _nudity(plan: Plan, scores: Scores) -> Asked:
     """What is left of detections over all sets that should lose them (the list's own prompts, I2P)."""
-    groups = [group for role, group in scores.groups if role == "erased"]
+    erased = [group for role, group in scores.groups if role == "erased"]
+    groups = [group for group in erased if not group.startswith(f"set {ATTACK}")]
     found = [[scores.value("nudity_detections", phase, "erased", group) for group in groups] for phase in PHASES]
     before, after = (sum(value for value in values if value is not None) for values in found)
     count = sum(scores.count("nudity_detections", "erased", group) for group in groups)

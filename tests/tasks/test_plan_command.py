@@ -9,6 +9,8 @@ import yaml
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from cpe.methods.pinpoint.cost import seconds_of
+from cpe.methods.pinpoint.method import PINPOINT
 from cpe.terms.profiles import PROFILES
 from flows.cli.app import app
 from helpers.lists import LIST
@@ -87,6 +89,12 @@ def test_costs_are_counts_times_rates_and_shrink_as_work_is_done(path):
     stored = next((Places.from_environment().work / "store" / "gates").glob("*/gate.safetensors"))
     weights = sum(tensor.nbytes for tensor in load_file(stored).values())
     assert gates.disk_bytes / 2 == pytest.approx(weights, rel=0.01)  # besides its scales
+
+
+def test_a_gates_seconds_are_its_steps_times_theirs():
+    config = PINPOINT.config("emoji", CHANGES)
+    assert seconds_of(config, 1.0, 2.0, 3.0) == 10 * 1.0 + 2 * 4 * 2.0 + 2 * 2 * 3.0
+    assert seconds_of(config.model_copy(update={"copies": 0}), 1.0, 2.0, 3.0) == 10 * 1.0 + 2 * 4 * 2.0
 
 
 def test_the_command_measures_rates_and_leaves_nothing_made(path):

@@ -82,8 +82,9 @@ def _aligned(target: Prompt, surrogate: Prompt, texts: Encoded, place: Place, co
 
 def kept_tokens(lessons: Sequence[Lesson], texts: Encoded, place: Place, config: UceConfig) -> Iterator[Tensor]:
     """Yields the tokens (n, D) of each anchor in all its prompts, and of the empty prompt."""
-    prompts = sorted({prompt for lesson in lessons for prompt in lesson.anchors}, key=lambda prompt: prompt.name)
-    for _, group in groupby(prompts, key=lambda prompt: prompt.name):
+    prompts = {prompt for lesson in lessons for prompt in lesson.anchors}
+    in_order = sorted(prompts, key=lambda prompt: (prompt.name, prompt.text))  # sums depend on it in their last bits
+    for _, group in groupby(in_order, key=lambda prompt: prompt.name):
         yield torch.cat([_tokens(prompt, texts, place, config) for prompt in group])
     yield texts.empty.double()
 

@@ -1,10 +1,12 @@
 """Attacks by prompts: every one asks for the concept, in other words than the evaluation."""
 
+import numpy as np
 import pytest
 
 from cpe.attacks.base import Attack
 from cpe.attacks.table import ATTACKS, attack_of
 from cpe.evaluation.pictures import EvaluationSet
+from cpe.evaluation.scoring import SetSeen, score_sets
 from cpe.evaluation.sets import evaluation_sets
 from cpe.lists.reading import ConceptListError, parse_list
 from cpe.lists.schema import ConceptList
@@ -51,6 +53,25 @@ def test_a_list_without_attacks_is_what_it_was(tmp_path):
     assert "attacks" not in listed().model_dump()["evaluation"]
     assert listed(attacks=["longer"]).content_hash != listed().content_hash
     assert "written" not in EvaluationSet(name="kept", role="kept", domain="noun").model_dump()
+
+
+def test_an_attacks_pictures_never_count_as_the_concepts_own():
+    """A row of scores is known by metric, phase, role and group: concept by concept only the evaluation's own count."""
+    plain = seen("erased", ["rose", "pizza"], found=["", "pizza"])
+    attack = seen("attack-plurals", ["rose", "pizza"], found=["rose", "pizza"])
+    scored = list(score_sets([plain, attack], features="embedded", logit_scale=None))
+    found = {tuple(each[:4]): each.score.value for each in scored}
+    assert len(found) == len(scored)
+    assert found["noun_accuracy", "after", "erased", "rose"] == 0.0
+    assert found["noun_accuracy", "after", "erased", "set attack-plurals"] == 1.0
+
+
+def seen(name, concepts, *, found):
+    values = {"noun": np.array(found), "style": np.array(["noto"] * len(found))}
+    return SetSeen(
+        name=name, role="erased", domain="noun", concepts=np.array(concepts), named=np.array(["noto"] * len(found)),
+        prompt_ids=np.arange(len(found)), seen={"before": values, "after": values},
+    )  # fmt: skip
 
 
 def test_unknown_attacks_and_those_that_ask_for_nothing_are_refused(tmp_path):

@@ -105,6 +105,8 @@ def test_the_hash_is_of_the_content_alone() -> None:
             "_acuracy_at",
             r"bars\.erased_acuracy_at_most is an unknown key; did you mean 'e",
         ),
+        ("erased_accuracy_at", "attack_plurals_at", "attack_pl", r"is not made; add plurals to evaluation\.attacks"),
+        ("erased_accuracy_at", "erased_h0_at", "erased_h0", r"bars\.erased_h0_at_most is an unknown key"),
         ("erased_accuracy_at", "kept_clip_at", "kept_clip", r"bars\.kept_clip_at_most is an unknown key; did you mean"),
         ("  seeds: 4", "  seed: 4", "  seed: 4", r"evaluation\.seed is an unknown key; did you mean 'seeds'"),
         (

@@ -3,6 +3,9 @@
 import copy
 import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from cpe.methods.uce.config import UceConfig
 from cpe.methods.uce.edit import name_ends, text_map
 from cpe.methods.weights import EditError, WeightEdit, read_edit
 from cpe.models.sites import find_projections
+from helpers.places import PROJECT
 from helpers.tiny import TEXT_WIDTH, eraser_for, tiny_pipeline, tiny_variant
 
 PROMPTS = ["a cat", "a drawing of a cat", "a thing", "a drawing of a thing", "a dog", "a drawing of a dog", ""]
@@ -148,6 +152,34 @@ def test_what_cannot_be_edited_is_refused_and_left_alone():
     assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
 
 
+def test_weights_that_were_replaced_since_are_never_said_to_be_put_back():
+    pipe, edit = tiny_pipeline(), edit_of()
+    before = copy.deepcopy(pipe.unet.state_dict())
+    edit.attach(pipe)
+    loaded = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    pipe.unet.load_state_dict(loaded, assign=True)
+    with pytest.raises(RuntimeError, match="were replaced since they were edited"):
+        edit.detach()
+    pipe.unet.load_state_dict(before, assign=True)
+    with pytest.raises(RuntimeError, match="or load the model again"):
+        detach(pipe)
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "3"])
+def test_the_edit_is_the_same_in_every_process(hash_seed):
+    code = (
+        "import hashlib, sys; sys.path.insert(0, 'tests'); sys.path.insert(0, 'tests/cpe/methods');"
+        "from test_uce import LESSON, encoded, place, text_map, UceConfig;"
+        "print(hashlib.sha256(text_map([LESSON], encoded(), place, UceConfig()).numpy().tobytes()).hexdigest())"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
+    )
+    here = text_map([LESSON], encoded(), place, UceConfig()).numpy().tobytes()
+    assert done.stdout.strip() == hashlib.sha256(here).hexdigest()
+
+
 def trained(folder, seed=0):
     folder.mkdir()
     method, pipe = method_of("uce"), tiny_pipeline()
@@ -159,6 +191,11 @@ def trained(folder, seed=0):
     return folder / method.file_name
 
 
+def cut(file, path):
+    path.write_bytes(file.read_bytes()[:-9])
+    return path
+
+
 def test_what_was_trained_is_loaded_by_its_file_whatever_lies_beside_it(tmp_path):
     file = trained(tmp_path / "one")
     save_file({"weight": torch.zeros(2, 2)}, tmp_path / "one" / "unet.safetensors")
@@ -167,6 +204,9 @@ def test_what_was_trained_is_loaded_by_its_file_whatever_lies_beside_it(tmp_path
         assert isinstance(erased, WeightEdit)
         assert erased.concepts == ("cat",)
         assert erased.openness(torch.zeros(1, 77, TEXT_WIDTH)) is None
+    for lost in (tmp_path / "nothing-here", cut(file, tmp_path / "cut.safetensors")):
+        with pytest.raises(FileNotFoundError, match="does not exist, is damaged, or holds nothing of the method 'uce'"):
+            Erased.load([file, lost])
     other = trained(tmp_path / "two", seed=1)
     with pytest.raises(EditError, match="each for a whole list; load one of them"):
         Erased.load([file, other])
