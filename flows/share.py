@@ -3,10 +3,11 @@
 import time
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
@@ -16,11 +17,12 @@ from tasks.share import Stage, do_part, left_to_do, load_plan, pieces
 
 DEPLOYMENT = "work-on-part/gpu"
 POLL_S = 2.0
+TAKEN_BACK = "done by the run that asked"
 PATIENCE_S = 900.0  # a worker that brings nothing new to the store for so long is taken for dead
 
 
 @flow(name="work-on-part")
-def work_on_part(plan: str, stage: Stage, part: int, parts: int) -> None:
+def work_on_part(plan: str, stage: Stage, part: int, parts: int) -> State[None] | None:
     """Does one part of a stage for another run; safe to run twice.
 
     Args:
@@ -28,8 +30,20 @@ def work_on_part(plan: str, stage: Stage, part: int, parts: int) -> None:
         stage: what to do.
         part: which part, from 0.
         parts: how many there are.
+
+    Returns:
+        Nothing, or `Cancelled` if whoever asked had taken the part back before this run began.
     """
+    if _taken_back():
+        return Cancelled(message=TAKEN_BACK)
     do_part(load_plan(plan), stage, part, parts)
+    return None
+
+
+def _taken_back() -> bool:
+    """Whether this run was cancelled while a worker was starting its process: Prefect runs it all the same."""
+    with get_client(sync_client=True) as client:
+        return any(state.is_cancelled() for state in client.read_flow_run_states(UUID(flow_run.id)))
 
 
 def share(plan: Plan, address: str, stage: Stage, workers: int) -> None:
@@ -70,7 +84,7 @@ def _finished(run: FlowRun, keys: Sequence[str]) -> bool:
             if state is None or state.is_final():
                 return state is not None and state.is_completed()
             if state.type == StateType.SCHEDULED:  # no worker has it
-                client.set_flow_run_state(run.id, Cancelled(message="done by the run that asked"), force=True)
+                client.set_flow_run_state(run.id, Cancelled(message=TAKEN_BACK), force=True)
                 return False
             now_left = left_to_do(keys)
             if now_left != left:
