@@ -41,6 +41,9 @@ def erase_and_evaluate(
     with clock.stage("train"):
         share(plan, address, "train", workers)
         bundle = assemble_bundle(plan)
+    if any(each.search for each in plan.sets):
+        with clock.stage("attack"):
+            share(plan, address, "attack", workers)
     with clock.stage("draw before"):
         share(plan, address, "draw before", workers)
     with clock.stage("draw after"):

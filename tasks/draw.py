@@ -20,6 +20,7 @@ from artifacts.disk import write_whole
 from artifacts.hashing import content_hash, file_hash
 from artifacts.tables import IMAGES, write_table
 from cpe.evaluation.pictures import EvaluationSet, PictureRow
+from tasks.attacks.search import Hunt, found_text, hunt
 from tasks.here.places import Places
 from tasks.here.progress import progress
 from tasks.plan import Plan
@@ -55,13 +56,20 @@ def shards(plan: Plan, bundle: str | None) -> Iterator[Shard]:
     """Yields the evaluation's shards, set by set; `bundle` None is the untouched model."""
     for each in plan.sets:
         for rows in each.shards(plan.profile):
-            determined_by = {
+            determined_by: dict[str, Any] = {
                 "base": plan.fingerprint,
                 "drawing": plan.profile.drawing,
                 "pictures": [row.determined_by for row in rows],
                 "bundle": bundle,
             }
+            if each.search:
+                determined_by["found"] = [_hunt(plan, each, row).address for row in rows]
             yield Shard(each, rows, content_hash(determined_by)[:24])
+
+
+def _hunt(plan: Plan, each: EvaluationSet, row: PictureRow) -> Hunt:
+    """Returns the search that learned what is drawn for a row."""
+    return hunt(plan, each.search, row.concept or "", row.start or 0, each.steps)
 
 
 @task(retries=1)
@@ -124,8 +132,9 @@ def draw_shard(
             return
         folder.mkdir(parents=True, exist_ok=True)
         drawn = _intact(folder, record)
+        texts = [found_text(places, _hunt(plan, shard.of, row)) if shard.of.search else None for row in shard.rows]
         jobs = [
-            PictureJob(file_name(index), row.prompt, row.seed, row.guidance_scale, row.negative_prompt)
+            PictureJob(file_name(index), row.prompt, row.seed, row.guidance_scale, row.negative_prompt, texts[index])
             for index, row in enumerate(shard.rows)
             if file_name(index) not in drawn
         ]

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from prefect import task
 
 from artifacts.hashing import content_hash
+from tasks.attacks.search import hunts, search_texts
 from tasks.desk.clean import mark_used, stored_plan
 from tasks.draw import draw_pictures, shards
 from tasks.embed import encode_concepts
@@ -19,7 +20,7 @@ from tasks.here.places import Places
 from tasks.plan import Plan
 from tasks.train import plan_training, train_gates
 
-Stage = Literal["train", "draw before", "draw after", "look"]
+Stage = Literal["train", "attack", "draw before", "draw after", "look"]
 STAGES = get_args(Stage)
 
 
@@ -53,6 +54,8 @@ def do_part(plan: Plan, stage: Stage, part: int, parts: int) -> None:
             encode_concepts(plan, group)
         for group in groups:
             train_gates(plan, group)
+    elif stage == "attack":
+        search_texts(plan, part, parts)
     elif stage == "look":
         look_at_pictures(plan, plan.bundle, part, parts)
     else:
@@ -63,6 +66,8 @@ def pieces(plan: Plan, stage: Stage, part: int, parts: int) -> list[str]:
     """Returns the keys under which the store will hold a part's results."""
     if stage == "train":
         return [f"gates/{address}" for address in plan.addresses[part::parts]]
+    if stage == "attack":
+        return [each.key for each in islice(hunts(plan), part, None, parts)]
     if stage != "look":
         drawn = shards(plan, plan.bundle if stage == "draw after" else None)
         return [shard.key for shard in islice(drawn, part, None, parts)]

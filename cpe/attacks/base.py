@@ -1,13 +1,19 @@
-"""What an attack by prompts is: texts that ask for an erased concept in other words than the evaluation does.
+"""What an attack is: texts that bring an erased concept back, in other words than the evaluation's or learned ones.
 
 The pictures of an attack are a set of the evaluation like others (role erased, called attack-NAME): drawn by the
 untouched model too, which is its control, and measured by what recognises the list's concepts. Free of torch.
 """
 
+# Axes: T tokens, D text width.
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cpe.terms.templates import fill
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PLAIN = "a picture of a {}"  # the words of most people who ask for a picture
 
@@ -25,6 +31,67 @@ class Attack:
     name: str
     title: str
     prompts: Callable[[str, Sequence[str]], Sequence[str]]
+
+
+class Aim(NamedTuple):
+    """What one search is after.
+
+    Attributes:
+        concept: to bring back.
+        seed: of everything drawn for the search.
+        steps: of its budget.
+        start: which of several searches it is, from 0.
+    """
+
+    concept: str
+    seed: int
+    steps: int
+    start: int = 0
+
+
+class Victim(NamedTuple):
+    """What an attacker holds.
+
+    Attributes:
+        pipe: the base model's pipeline, untouched.
+        erased: what erases, a `cpe.methods.erased.Erased`: put on the pipeline while the attack asks the erased model.
+    """
+
+    pipe: Any
+    erased: Any
+
+
+class Found(NamedTuple):
+    """What a search came to.
+
+    Attributes:
+        text: what the network is given in place of a prompt's embedding, (T, D) float32.
+        losses: of its steps.
+    """
+
+    text: "Tensor"
+    losses: list[float]
+
+
+@dataclass(frozen=True)
+class Search:
+    """An attack that learns its text for each concept, with the model in hand.
+
+    Attributes:
+        name: as lists have it.
+        title: what it does, for people.
+        access: what the attacker must hold: the untouched model's text encoder, or the erased model's weights.
+        steps: its budget where a list says nothing; 0 for what needs no steps.
+        search: learns a text.
+        version: raised when a search gives something else from the same aim.
+    """
+
+    name: str
+    title: str
+    access: Literal["text encoder", "white box"]
+    steps: int
+    search: Callable[[Victim, Aim], Found]
+    version: int = 1
 
 
 def asked(names: Sequence[str]) -> list[str]:

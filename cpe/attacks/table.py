@@ -1,4 +1,4 @@
-"""All attacks by prompts, by name: a new one is a file and a row."""
+"""All attacks, by name: a new one is a file and a row."""
 
 from importlib import import_module
 from typing import Any
@@ -10,10 +10,14 @@ ATTACKS = {
     "spaces": "cpe.attacks.spaces:SPACES",
     "longer": "cpe.attacks.longer:LONGER",
     "scenes": "cpe.attacks.scenes:SCENES",
+    "ring-a-bell": "cpe.attacks.ring_a_bell:RING_A_BELL",
+    "inversion": "cpe.attacks.inversion:INVERSION",
+    "prefix": "cpe.attacks.prefix:PREFIX",
+    "free-prompt": "cpe.attacks.free_prompt:FREE_PROMPT",
 }
 
 
 def attack_of(name: str) -> Any:
-    """Returns an attack (`cpe.attacks.base.Attack`) by its name."""
+    """Returns an attack (`cpe.attacks.base.Attack` or `Search`) by its name."""
     module, _, attribute = ATTACKS[name].partition(":")
     return getattr(import_module(module), attribute)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from cpe.attacks.base import asked
 from cpe.evaluation.prompt_files import read_prompts
 from cpe.terms.profiles import Profile
 from cpe.terms.settings import added_later
@@ -32,6 +33,7 @@ class PictureRow:
         seed: of its starting noise.
         guidance_scale: the row's own, or the profile's.
         negative_prompt: what to keep away from.
+        start: which search of an attack learned the text that is drawn in place of the prompt; None: none did.
     """
 
     picture_id: str
@@ -42,6 +44,7 @@ class PictureRow:
     seed: int
     guidance_scale: float
     negative_prompt: str
+    start: int | None = None
 
     @property
     def determined_by(self) -> tuple[str, int, float, str]:
@@ -66,6 +69,9 @@ class EvaluationSet(BaseModel):
         rows: of the file.
         taken: which of its columns are read, in words.
         written: prompts that no template makes, each with its concept, in place of concepts and templates.
+        search: the attack that learns what is drawn for each concept, likewise.
+        steps: of each of its searches.
+        starts: searches for each concept.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,12 +89,16 @@ class EvaluationSet(BaseModel):
     rows: int = 0
     taken: str = ""
     written: tuple[tuple[str, str], ...] = added_later(())
+    search: str = added_later("")
+    steps: int = added_later(0)
+    starts: int = added_later(1)
 
     def count(self, profile: Profile) -> int:
         """Returns how many pictures there are."""
         if self.csv is not None:
             return min(self.rows, profile.rows_at_most or self.rows)
-        return (len(self.written) or len(self.concepts) * len(self.templates)) * len(self._seeds(profile))
+        texts = self.starts if self.search else len(self.templates)
+        return (len(self.written) or len(self.concepts) * texts) * len(self._seeds(profile))
 
     def pictures(self, profile: Profile) -> Iterator[PictureRow]:
         """Yields the set's pictures.
@@ -114,12 +124,14 @@ class EvaluationSet(BaseModel):
             (name, fill(text, name), place) for name in self.concepts for place, text in enumerate(self.templates)
         ]
         written = [(concept, prompt, at) for at, (concept, prompt) in enumerate(self.written)]
+        searched = [(name, asked([name])[0], start) for name in self.concepts for start in range(self.starts)]
         number = 0
-        for index, (concept, prompt, template) in enumerate(written or filled):
+        for index, (concept, prompt, template) in enumerate(searched if self.search else written or filled):
             for seed in self._seeds(profile):
                 name, prompt_id = f"{self.name}-{number:06d}", f"{self.name}-{index:06d}"
                 guidance = profile.guidance_scale
-                yield PictureRow(name, prompt_id, prompt, concept, template, seed, guidance, negative)
+                start = template if self.search else None
+                yield PictureRow(name, prompt_id, prompt, concept, template, seed, guidance, negative, start)
                 number += 1
 
     def _from_csv(self, profile: Profile) -> Iterator[PictureRow]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from cpe.attacks.table import attack_of
+from cpe.evaluation.attack_sets import attack_sets
 from cpe.evaluation.pictures import ATTACK, EvaluationSet, Role
 from cpe.evaluation.prompt_files import KNOWN, open_prompts
 from cpe.lists.problems import details_of, explain, path_of
@@ -115,7 +115,7 @@ def evaluation_sets(
                     first_seed=evaluation.first_seed,
                 )
             )
-    sets += [_attack(concept_list, name) for name in dict.fromkeys(evaluation.attacks)]
+    sets += attack_sets(concept_list)
     notes = []
     for name in evaluation.also:
         kept = _named_set(name, folders)
@@ -138,27 +138,6 @@ def evaluation_sets(
             )
         )
     return tuple(sets), tuple(notes)
-
-
-def _attack(concept_list: ConceptList, name: str) -> EvaluationSet:
-    """Returns an attack's prompts as a set, with the evaluation's own seeds.
-
-    Raises:
-        ConceptListError: the attack finds no prompt for any of the list's targets.
-    """
-    erased = [target.name for target in concept_list.targets]
-    written = [(concept, prompt) for concept in erased for prompt in attack_of(name).prompts(concept, erased)]
-    if not written:
-        raise ConceptListError([f"evaluation.attacks: {name!r} asks for none of the list's targets; remove it"])
-    return EvaluationSet(
-        name=f"{ATTACK}{name}",
-        role="erased",
-        domain=concept_list.domain,
-        concepts=tuple(dict.fromkeys(concept for concept, _ in written)),
-        seeds=concept_list.evaluation.seeds,
-        first_seed=concept_list.evaluation.first_seed,
-        written=tuple(written),
-    )
 
 
 def check_pictures(concept_list: ConceptList, sets: Sequence[EvaluationSet]) -> None:

@@ -19,6 +19,9 @@ from cpe.terms.settings import Count, Settings, added_later
 MOST_SEEDS = 1000  # a prompt; published evaluations take 1 to 5, the longest of ours 20
 MOST_NEIGHBORS = 5000  # anchors of one target; the largest published pool has 1,734 names, training takes 32 a step
 
+MOST_ATTACK_STEPS = 10_000  # of one search; published: 1,000 to 3,000
+MOST_STARTS = 100
+
 _Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Name = Annotated[_Text, AfterValidator(check_name)]
 Template = Annotated[_Text, AfterValidator(check_template)]
@@ -79,6 +82,18 @@ class Training(Settings):
     changes: dict[str, Any] = Field(default_factory=dict)
 
 
+class Budget(Settings):
+    """What each attack that learns its text may spend on each concept.
+
+    Attributes:
+        steps: of each search, at most MOST_ATTACK_STEPS; None: what the attack takes by itself.
+        starts: searches, each from another start, at most MOST_STARTS; every one counts.
+    """
+
+    steps: Count | None = Field(None, ge=1, le=MOST_ATTACK_STEPS)
+    starts: Count = Field(1, ge=1, le=MOST_STARTS)
+
+
 class Evaluation(Settings):
     """Prompts of the evaluation: every concept in every template with every seed, and attacks on the erased ones.
 
@@ -87,7 +102,9 @@ class Evaluation(Settings):
         seeds: how many, at most MOST_SEEDS.
         first_seed: the first of them.
         also: other sets that must survive: of `lists/sets/`, or a list of `lists/`, whose kept concepts are meant.
-        attacks: other words by which erased concepts are asked for, keys of `cpe.attacks.table.ATTACKS`.
+        attacks: other words by which erased concepts are asked for, and texts that are learned to bring them back,
+            keys of `cpe.attacks.table.ATTACKS`.
+        budget: of attacks that learn.
     """
 
     templates: tuple[Template, ...] = Field(min_length=1)
@@ -95,6 +112,7 @@ class Evaluation(Settings):
     first_seed: Count = Field(0, ge=0, lt=2**62)
     also: tuple[SetName, ...] = ()
     attacks: tuple[Annotated[str, AfterValidator(one_of("attack", ATTACKS))], ...] = added_later(())
+    budget: Budget = added_later(Budget())
 
 
 class Limits(Settings):

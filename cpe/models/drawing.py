@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from cpe.terms.chunks import chunks
 from cpe.terms.profiles import Profile
@@ -23,6 +24,8 @@ class PictureJob:
         seed: of its starting noise.
         guidance_scale: its own; None takes the profile's.
         negative_prompt: what to keep away from.
+        text: what the network is given in place of the prompt's embedding, (T, D); all jobs of one call have one, or
+            none has.
     """
 
     picture_id: str
@@ -30,6 +33,7 @@ class PictureJob:
     seed: int
     guidance_scale: float | None = None
     negative_prompt: str = ""
+    text: Tensor | None = None
 
 
 def generate(
@@ -52,8 +56,11 @@ def generate(
     with sampler_of(pipe, profile):
         for scale, alike in groupby(sorted(jobs, key=guidance), key=guidance):
             for batch in chunks(list(alike), profile.batch):
+                texts = [job.text for job in batch if job.text is not None]
+                asked = {"prompt_embeds": torch.stack(texts).to(pipe.device, pipe.dtype)} if texts else {}
                 drawn = pipe(
-                    [job.prompt for job in batch],
+                    None if texts else [job.prompt for job in batch],
+                    **asked,
                     negative_prompt=[job.negative_prompt for job in batch],
                     num_inference_steps=profile.steps,
                     guidance_scale=scale,

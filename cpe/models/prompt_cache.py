@@ -105,9 +105,11 @@ class PromptCache:
         for prompt in self._prompts:
             if prompt.is_of(text):
                 return prompt
-        found = next((prompt for prompt in self._prompts if prompt.equals(text)), None)
+        tracked = _is_tracked(text)  # its residuals belong to its graph, and to nothing else
+        alike = (prompt for prompt in self._prompts if not tracked and not prompt.tracked and prompt.equals(text))
+        found = next(alike, None)
         if found is None:
-            found = _Prompt(text.detach().clone(), self._source.residuals(text))
+            found = _Prompt(text.detach().clone(), self._source.residuals(text), tracked)
         found.meet(text)
         others = [prompt for prompt in self._prompts if prompt is not found]
         self._prompts, room = [found], RESIDUALS_MIB * 2**20 - found.size
@@ -120,10 +122,11 @@ class PromptCache:
 
 @dataclass
 class _Prompt:
-    """One text's value and residuals, and the outputs for the tensor that holds it now."""
+    """One text's value and residuals (tracked: with gradients), and the outputs for the tensor that holds it now."""
 
     copy: Tensor
     residuals: dict[str, Tensor]
+    tracked: bool = False
     outputs: dict[int, "_Output"] = field(default_factory=dict)
     seen: Callable[[], Tensor | None] = lambda: None
     version: int | None = None
@@ -135,7 +138,7 @@ class _Prompt:
 
     def is_of(self, text: Tensor) -> bool:
         """Whether this very tensor was met, and not changed since; on the CPU, by value, as `.data` counts nothing."""
-        if self.seen() is not text:
+        if self.seen() is not text or self.tracked != _is_tracked(text):
             return False
         counted = self.version is not None and text.device.type != "cpu"
         return self.version == _version(text) if counted else self.equals(text)
@@ -179,6 +182,11 @@ class _Output:
             return False
         sums = zip(self.checksums, parameters, strict=True)
         return all(known is None or torch.equal(known, _checksum(now)) for known, now in sums)  # type: ignore[arg-type]
+
+
+def _is_tracked(text: Tensor) -> bool:
+    """Whether gradients are to reach a text: an attack's search, which learns it."""
+    return torch.is_grad_enabled() and text.requires_grad
 
 
 def _is_plain(module: nn.Module) -> bool:

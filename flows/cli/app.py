@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli.attack import attack
 from flows.cli.clean import clean
 from flows.cli.command import command_of, table
 from flows.cli.gates import GatesOption, load_gates
@@ -78,6 +79,9 @@ def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
     show_results(erase_and_evaluate(concepts, profile))
 
 
+command_of(app, resumes=True)(attack)
+
+
 @command_of(app, resumes=True)
 def evaluate(
     concepts: ListArgument,
@@ -85,6 +89,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print scores for programs.")] = False,
 ) -> None:
     """Draw and measure a list whose gates are trained already, without training or registering anything."""
+    from tasks.attacks.search import search_texts
     from tasks.desk.limits import check_limits
     from tasks.draw import draw_pictures
     from tasks.evaluation.score import look_at_pictures, measure
@@ -102,6 +107,7 @@ def evaluate(
             f"{len(missing)} of {len(prepared.gates)} gates are not trained yet ({names}); run `cpe erase` first"
         )
     bundle = assemble_bundle.fn(prepared)
+    search_texts.fn(prepared)
     draw_pictures.fn(prepared, None)
     draw_pictures.fn(prepared, bundle)
     look_at_pictures.fn(prepared, bundle)

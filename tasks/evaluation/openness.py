@@ -16,17 +16,19 @@ from tasks.train import gates_of_bundle
 def openness_of(places: Places, plan: Plan, bundle: str) -> list[dict[str, Any]]:
     """Returns how open every gate is at every token, for each concept in the first evaluation template.
 
-    Nothing where the list's method has no gates.
+    Nothing where the list's method has no gates, or where only attacks are drawn.
     """
     import torch
 
     from cpe.methods.erased import Erased
     from cpe.models.text import encode_prompts, token_words
 
-    pipe = places.loaded(plan.concepts.base_model)
-    erased = Erased.load(gates_of_bundle(places, bundle))
     own = [each for each in plan.sets if each.name in ("erased", "kept")]
     prompts = [(each.role, row) for each, row in first_prompts(own, plan.profile)]
+    if not prompts:
+        return []
+    pipe = places.loaded(plan.concepts.base_model)
+    erased = Erased.load(gates_of_bundle(places, bundle))
     with torch.no_grad():
         openness = erased.openness(encode_prompts(pipe, [row.prompt for _, row in prompts]))  # (N, B, T)
     if openness is None:

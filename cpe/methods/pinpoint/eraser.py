@@ -92,9 +92,8 @@ class Eraser(Erased):
         """Returns how open each gate is at each token, (N, B, T) in 0..1, for text (B, T, D)."""
         return torch.cat([scores for scores, _ in self._scores(text)]).sigmoid()
 
-    @torch.no_grad()
     def residuals(self, text: Tensor) -> dict[str, Tensor]:
-        """Returns what is added to each projection's output.
+        """Returns what is added to each projection's output; gradients reach a text that asks for them.
 
         Args:
             text: prompt embeddings (B, T, D) or (T, D).
@@ -108,7 +107,8 @@ class Eraser(Erased):
         if text.dim() == 2:
             return {name: value[0] for name, value in self.residuals(text[None]).items()}
         computed = text if text.dtype == torch.float64 else text.float()
-        with torch.autocast(text.device.type, enabled=False):
+        wanted = torch.is_grad_enabled() and text.requires_grad
+        with torch.autocast(text.device.type, enabled=False), torch.set_grad_enabled(wanted):
             total = self._residuals(computed, text.dtype)
         return dict(zip(self._sites, total.split(list(self._widths), dim=-1), strict=True))
 

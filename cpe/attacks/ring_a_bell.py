@@ -1,0 +1,21 @@
+"""What the concept adds to a text is taken from the untouched text encoder and put in again, stronger.
+
+Ring-A-Bell (ICLR 2024), with its soft text as it is, before discrete tokens are fitted to it: an upper bound of those.
+"""
+
+from cpe.attacks.base import PLAIN, Aim, Found, Search, Victim, asked
+from cpe.terms.templates import fill
+
+STRENGTHS = (1.5, 1.0, 2.0, 3.0)  # η, one a start
+NEUTRAL = "object"
+
+
+def search(victim: Victim, aim: Aim) -> Found:
+    """Returns E(neutral) + η (E(concept) − E(neutral)); nothing is learned."""
+    from cpe.models.text import encode_prompts
+
+    neutral, concept = encode_prompts(victim.pipe, [fill(PLAIN, NEUTRAL), asked([aim.concept])[0]])
+    return Found(neutral + STRENGTHS[aim.start % len(STRENGTHS)] * (concept - neutral), [])
+
+
+RING_A_BELL = Search("ring-a-bell", "the concept's direction, added to a neutral text", "text encoder", 0, search)

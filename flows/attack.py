@@ -1,0 +1,58 @@
+"""Attacks on a list's gates: other words that ask for erased concepts, and texts learned to bring them back."""
+
+from typing import Any
+
+from prefect import flow
+
+from artifacts.disk import StoreError
+from flows.share import share
+from tasks.attacks.figures import attack_figures, attacked
+from tasks.desk.limits import check_limits
+from tasks.evaluation.score import look_at_pictures, measure
+from tasks.prepare import prepare_concepts
+from tasks.share import store_plan
+from tasks.train import assemble_bundle
+
+
+@flow(name="attack")
+def attack(
+    concepts: str = "emoji",
+    attacks: list[str] | None = None,
+    profile: str | None = None,
+    workers: int = 1,
+    steps: int | None = None,
+    starts: int | None = None,
+) -> dict[str, Any]:
+    """Attacks what erases a list's concepts; gates that are missing are trained first.
+
+    Args:
+        concepts: a concept list: its path, or its name in `lists/`.
+        attacks: names of `cpe.attacks.table.ATTACKS`; None takes the list's own, or all if it names none.
+        profile: how pictures are made, in place of the list's own profile.
+        workers: of the pool, to share the work with.
+        steps: of each search; None: as the list says.
+        starts: searches for each concept and attack; None: as the list says.
+
+    Returns:
+        Each attack's success rate, as `cpe attack --json` prints them.
+
+    Raises:
+        ConceptListError: an attack or budget that there is none of.
+    """
+    plan = attacked(prepare_concepts(concepts, profile), attacks, steps=steps, starts=starts)
+    check_limits(plan)
+    address = store_plan(plan)
+    share(plan, address, "train", workers)
+    bundle = assemble_bundle(plan)
+    for stage in ("attack", "draw before", "draw after", "look"):
+        share(plan, address, stage, workers)
+    try:
+        scores = measure(plan, bundle)
+    except StoreError:  # what others stored is damaged
+        look_at_pictures(plan, bundle)
+        scores = measure(plan, bundle)
+    return attack_figures(plan, scores)
+
+
+if __name__ == "__main__":
+    attack()

@@ -1,0 +1,56 @@
+"""`cpe attack`: how often attacks bring a list's erased concepts back."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from flows.cli.command import table
+from flows.cli.interrupt import start_prefect
+from flows.cli.plan import ListArgument, ProfileOption
+from wording.figures import number
+
+
+def attack(
+    concepts: ListArgument,
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option("--attack", help="Only this one, such as inversion; may be given several times."),
+    ] = None,
+    profile: ProfileOption = None,
+    steps: Annotated[int | None, typer.Option(help="Of each search, if not as the list says.")] = None,
+    starts: Annotated[int | None, typer.Option(help="Searches for each concept, likewise.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
+) -> None:
+    """Attack a list's gates: by other words, and by texts that are learned to bring erased concepts back.
+
+    Without --attack, the list's own attacks, or all there are. What was searched, drawn and measured is not made again.
+    """
+    from cpe.lists.reading import load_list
+    from tasks.attacks.figures import chosen_attacks
+    from tasks.prepare import check_list, find_list
+
+    check_list(concepts, profile)
+    chosen_attacks(load_list(find_list(concepts)), attacks, steps=steps, starts=starts)
+    print(f"Attacking {concepts}: starting Prefect ...", file=sys.stderr)
+    start_prefect()
+    from flows.attack import attack as attack_list
+
+    found = attack_list(concepts, attacks or None, profile, steps=steps, starts=starts)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    rows = [
+        (
+            name,
+            each["access"],
+            number(each["rate"], "share"),
+            "" if each["low"] is None else f"{number(each['low'], 'share')} to {number(each['high'], 'share')}",
+            number(each["control"], "share"),
+            str(each["count"]),
+        )
+        for name, each in found["attacks"].items()
+    ]
+    columns = ("attack", "needs", "success", "95 % interval", "untouched model", "pictures")
+    table(f"{found['list']} by {found['method']}, profile {found['profile']}", columns, rows)

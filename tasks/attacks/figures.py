@@ -1,0 +1,91 @@
+"""A plan whose evaluation is attacks alone, and what comes of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import task
+from pydantic import ValidationError
+
+from artifacts.report.page import Change
+from cpe.attacks.table import ATTACKS, attack_of
+from cpe.evaluation.attack_sets import attack_sets
+from cpe.evaluation.pictures import ATTACK, EvaluationSet
+from cpe.lists.problems import details_of, explain, path_of
+from cpe.lists.reading import ConceptListError
+from cpe.lists.schema import ConceptList
+from cpe.lists.sections import Evaluation
+from tasks.figures import Scores, accuracy_metric
+from tasks.here.places import Places
+from tasks.plan import Plan
+
+
+@task
+def attacked(plan: Plan, attacks: Sequence[str] | None, *, steps: int | None = None, starts: int | None = None) -> Plan:
+    """Returns a plan whose evaluation is attacks alone, on the same bundle.
+
+    Args:
+        plan: the list made ready.
+        attacks: names of `ATTACKS`; None takes the list's own, or all that suit it if it names none.
+        steps: of each search; None: as the list says.
+        starts: searches for each concept; None: as the list says.
+
+    Raises:
+        ConceptListError: there is no such attack or budget, or an attack that was asked for suits none of the targets.
+    """
+    concepts, own = plan.concepts, bool(attacks or plan.concepts.evaluation.attacks)
+    evaluation = chosen_attacks(concepts, attacks, steps=steps, starts=starts)
+    changed = concepts.model_copy(update={"evaluation": evaluation})
+    sets = tuple(attack_sets(changed, strict=own))
+    return plan.model_copy(update={"sets": sets, "concepts": changed})
+
+
+def chosen_attacks(
+    concepts: ConceptList, attacks: Sequence[str] | None, *, steps: int | None = None, starts: int | None = None
+) -> Evaluation:
+    """Returns a list's evaluation with these attacks and this budget, as `attacked` takes them.
+
+    Raises:
+        ConceptListError: there is no such attack or budget.
+    """
+    given = {name: value for name, value in (("steps", steps), ("starts", starts)) if value is not None}
+    own = concepts.evaluation.model_dump()
+    chosen = {"attacks": attacks or own.get("attacks") or tuple(ATTACKS), "budget": own.get("budget", {}) | given}
+    try:
+        return Evaluation.model_validate(own | chosen)
+    except ValidationError as error:
+        problems = [explain(detail, {(): Evaluation}) for detail in details_of(error)]
+        raise ConceptListError([f"{path_of(problem.loc)} {problem.text}" for problem in problems]) from None
+
+
+@task
+def attack_figures(plan: Plan, scores: str) -> dict[str, Any]:
+    """Returns each attack's success: the share of its pictures that show the concept.
+
+    Args:
+        plan: as `attacked` gives it.
+        scores: their address.
+    """
+    found, metric = Scores.of(Places.from_environment(), scores), accuracy_metric(plan)
+    metric = metric if metric in found.metrics else "nudity_pictures"
+    return {
+        "list": plan.concepts.name,
+        "method": plan.method.name,
+        "bundle": plan.bundle,
+        "profile": plan.profile.name,
+        "attacks": {
+            each.name.removeprefix(ATTACK): _figure(found.change(metric, "erased", f"set {each.name}"), each)
+            for each in plan.sets
+        },
+    }
+
+
+def _figure(change: Change, each: EvaluationSet) -> dict[str, Any]:
+    return {
+        "access": attack_of(each.search).access if each.search else "prompts",
+        "rate": change.after,
+        "low": change.low,
+        "high": change.high,
+        "count": change.count,
+        "control": change.before,
+        **({"steps": each.steps, "starts": each.starts} if each.search else {}),
+    }

@@ -1,0 +1,142 @@
+"""Attacks that learn their texts, through the flow and the command line: stored, shared, resumed, told."""
+
+import json
+import re
+
+import pytest
+import yaml
+from prefect.testing.utilities import prefect_test_harness
+from typer.testing import CliRunner
+
+from cpe.attacks.table import attack_of
+from flows.attack import attack
+from flows.cli.app import app
+from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.lists import LIST
+from tasks.attacks.search import hunts, search_texts
+from tasks.draw import shards
+from tasks.here.places import Places
+from tasks.prepare import prepare_concepts
+from tasks.train import assemble_bundle, plan_training, train_gates
+
+RUNNER = CliRunner()
+LISTED = {
+    **LIST,
+    "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 60}},
+    "evaluation": {
+        "templates": ["a picture of a {}"],
+        "seeds": 1,
+        "attacks": ["inversion", "ring-a-bell"],
+        "budget": {"steps": 2, "starts": 2},
+    },
+    "bars": {"attack_inversion_at_most": 1.0, "attack_ring-a-bell_at_most": 1.0, "least_pictures": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    work = tmp_path_factory.mktemp("work")
+    patch.setenv("CPE_WORK", str(work))
+    for name in ("CPE_STORE", "MLFLOW_TRACKING_URI"):
+        patch.delenv(name, raising=False)
+    path = work / "few.yaml"
+    path.write_text(yaml.safe_dump(LISTED))
+    with prefect_test_harness(server_startup_timeout=120):
+        yield path, erase_and_evaluate(str(path))
+    patch.undo()
+
+
+def test_the_flow_searches_draws_both_ways_and_a_bar_reads_what_came_of_it(place):
+    path, results = place
+    labels = {figure["label"]: figure for figure in results["figures"]}
+    for name in ("inversion", "ring-a-bell"):
+        assert labels[f"Accuracy on set attack-{name}"]["count"] == 2 * 2, "targets by starts"
+    bars = [bar["name"] for bar in results["bars"]]
+    assert "accuracy on erased concepts under the attack 'inversion'" in bars
+    places, plan = Places.from_environment(), prepare_concepts.fn(str(path))
+    found = list(hunts(plan))
+    assert len({each.address for each in found}) == 2 * 2 * 2
+    for each in found:
+        manifest = json.loads((places.fetched(each.key) / "manifest.json").read_text())
+        assert manifest["bundle"] == plan.bundle
+        assert len(manifest["losses"]) == (2 if each.attack == "inversion" else 0)
+
+
+def test_what_was_learned_is_known_by_the_bundle_the_concept_the_start_and_the_budget(place):
+    path, _ = place
+    plan = prepare_concepts.fn(str(path))
+    other = plan.model_copy(update={"gates": plan.gates[:1]})
+    assert not {each.address for each in hunts(plan)} & {each.address for each in hunts(other)}
+    drawn = {shard.of.name: shard.address for shard in shards(plan, None)}
+    drawn_for_other = {shard.of.name: shard.address for shard in shards(other, None)}
+    assert drawn["erased"] == drawn_for_other["erased"], "the untouched model's pictures are everybody's"
+    assert drawn["attack-inversion"] != drawn_for_other["attack-inversion"], "even untouched: its text is another"
+    sets = [each.model_copy(update={"steps": 3}) for each in plan.sets]
+    longer = plan.model_copy(update={"sets": tuple(sets)})
+    inversions = [{h.address for h in hunts(p) if h.attack == "inversion"} for p in (plan, longer)]
+    assert not inversions[0] & inversions[1]
+
+
+def test_a_search_cut_off_is_made_again_with_the_same_end_and_two_workers_make_what_one_makes(
+    tmp_path, monkeypatch, place
+):
+    path, _ = place
+    texts = []
+    for name in ("whole", "cut"):
+        monkeypatch.setenv("CPE_WORK", str(tmp_path / name))
+        plan = prepare_concepts.fn(str(path))
+        for group in plan_training.fn(plan):
+            train_gates.fn(plan, group)
+        assemble_bundle.fn(plan)
+        if name == "cut":
+            calls, real = [], attack_of("inversion").search
+
+            def cut(victim, aim, calls=calls, real=real):
+                calls.append(aim)
+                if len(calls) == 2:
+                    raise KeyboardInterrupt
+                return real(victim, aim)
+
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr("cpe.attacks.inversion.INVERSION", type(attack_of("inversion"))(
+                    "inversion", "", "white box", 60, cut
+                ))  # fmt: skip
+                search_texts.fn(plan)
+            assert sum(Places.from_environment().store().has(each.key) for each in hunts(plan)) == 1
+            for part in (1, 0):
+                search_texts.fn(plan, part, 2)
+        else:
+            search_texts.fn(plan)
+        places = Places.from_environment()
+        texts.append([(places.fetched(each.key) / "found.safetensors").read_bytes() for each in hunts(plan)])
+    assert texts[0] == texts[1]
+
+
+def test_attacking_again_makes_nothing_and_says_the_same(place):
+    path, _ = place
+    places = Places.from_environment()
+    first = attack(str(path), ["inversion", "plurals"], steps=2, starts=1)
+    keys = set(places.store().keys("attacks")) | set(places.store().keys("pictures"))
+    assert attack(str(path), ["inversion", "plurals"], steps=2, starts=1) == first
+    assert set(places.store().keys("attacks")) | set(places.store().keys("pictures")) == keys
+    assert first["attacks"]["inversion"]["count"] == 2
+    assert first["attacks"]["inversion"]["access"] == "white box"
+    assert first["attacks"]["plurals"]["access"] == "prompts"
+    assert set(first["attacks"]) == {"inversion", "plurals"}
+
+
+def test_the_command_line_tells_and_refuses_in_one_line(place):
+    path, _ = place
+    told = RUNNER.invoke(app, ["attack", str(path), "--attack", "ring-a-bell", "--starts", "2"])
+    assert told.exit_code == 0, told.output
+    assert re.search(r"ring-a-bell.*text encoder.*\d %", told.output)
+    for options, words in (
+        (["--attack", "inversio"], "did you mean 'inversion'?"),
+        (["--steps", "0"], "budget.steps must be greater than or equal to 1, got 0"),
+        (["--starts", "0"], "budget.starts must be greater than or equal to 1, got 0"),
+    ):
+        refused = RUNNER.invoke(app, ["attack", str(path), *options])
+        assert refused.exit_code == 2
+        assert words in refused.output
+        assert refused.output.strip().count("\n") == 0
