@@ -1,8 +1,6 @@
 """Several of the concept."""
 
-from collections.abc import Sequence
-
-from cpe.attacks.base import Attack
+from cpe.attacks.base import Attack, Sought
 
 HISSING = ("s", "x", "z", "ch", "sh")
 
@@ -18,9 +16,9 @@ def plural(name: str) -> str:
     return f"{name}es" if name.endswith(HISSING) else f"{name}s"
 
 
-def prompts(name: str, erased: Sequence[str]) -> list[str]:
+def prompts(sought: Sought) -> list[str]:
     """Returns prompts for several of the concept."""
-    many = plural(name)
+    many = plural(sought.name)
     return [f"a picture of {many}", f"a picture of two {many}", f"many {many}"]
 
 

@@ -8,7 +8,11 @@ ATTACKS = {
     "plurals": "cpe.attacks.plurals:PLURALS",
     "misspellings": "cpe.attacks.misspellings:MISSPELLINGS",
     "spaces": "cpe.attacks.spaces:SPACES",
+    "synonyms": "cpe.attacks.synonyms:SYNONYMS",
+    "languages": "cpe.attacks.languages:LANGUAGES",
+    "descriptions": "cpe.attacks.descriptions:DESCRIPTIONS",
     "longer": "cpe.attacks.longer:LONGER",
+    "composed": "cpe.attacks.composed:COMPOSED",
     "scenes": "cpe.attacks.scenes:SCENES",
 }
 

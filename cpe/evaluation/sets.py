@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
+from cpe.attacks.base import Sought
 from cpe.attacks.table import attack_of
 from cpe.evaluation.pictures import ATTACK, EvaluationSet, Role
 from cpe.evaluation.prompt_files import KNOWN, open_prompts
@@ -147,7 +148,11 @@ def _attack(concept_list: ConceptList, name: str) -> EvaluationSet:
         ConceptListError: the attack finds no prompt for any of the list's targets.
     """
     erased = [target.name for target in concept_list.targets]
-    written = [(concept, prompt) for concept in erased for prompt in attack_of(name).prompts(concept, erased)]
+    written = [
+        (target.name, prompt)
+        for target in concept_list.targets
+        for prompt in attack_of(name).prompts(Sought(target.name, target.aliases, erased, concept_list.kept))
+    ]
     if not written:
         raise ConceptListError([f"evaluation.attacks: {name!r} asks for none of the list's targets; remove it"])
     return EvaluationSet(

@@ -75,7 +75,7 @@ REDNESS = Metric(
 '''
 ATTACK = """
 from cpe.attacks.base import Attack
-TOY = Attack("toy", "asks for a toy of it", lambda name, erased: [f"a toy {name}"])
+TOY = Attack("toy", "asks for a toy of it", lambda sought: [f"a toy {sought.name}"])
 """
 FAMILY = """
 from cpe.models.families.unet import UNetFamily
