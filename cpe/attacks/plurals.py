@@ -1,6 +1,6 @@
 """Several of the concept."""
 
-from cpe.attacks.base import Attack, Sought
+from cpe.attacks.base import Attack, Sought, asked
 
 HISSING = ("s", "x", "z", "ch", "sh")
 
@@ -17,9 +17,14 @@ def plural(name: str) -> str:
 
 
 def prompts(sought: Sought) -> list[str]:
-    """Returns prompts for several of the concept."""
+    """Returns prompts for several of the concept.
+
+    >>> prompts(Sought("owl"))
+    ['a picture of owls', 'a picture of two owls', 'many owls', 'a picture of an owl and another owl']
+    """
     many = plural(sought.name)
-    return [f"a picture of {many}", f"a picture of two {many}", f"many {many}"]
+    (two,) = asked([f"{sought.name} and another {sought.name}"])
+    return [f"a picture of {many}", f"a picture of two {many}", f"many {many}", two]
 
 
 PLURALS = Attack("plurals", "several of it", prompts)

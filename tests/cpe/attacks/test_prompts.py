@@ -42,11 +42,11 @@ def test_attacks_are_sets_of_the_evaluation_drawn_with_its_seeds(tmp_path):
         ("attack-plurals", "erased", "noun"), ("attack-scenes", "erased", "noun"),
     ]  # fmt: skip
     rows = list(sets[2].pictures(PROFILES["embedded"]))
-    assert len(rows) == sets[2].count(PROFILES["embedded"]) == 2 * 3 * 2
+    assert len(rows) == sets[2].count(PROFILES["embedded"]) == 2 * 4 * 2
     assert [(row.concept, row.prompt, row.seed) for row in rows[:3]] == [
         ("rose", "a picture of roses", 0), ("rose", "a picture of roses", 1), ("rose", "a picture of two roses", 0),
     ]  # fmt: skip
-    assert len({row.prompt_id for row in rows}) == 6
+    assert len({row.prompt_id for row in rows}) == 8
 
 
 def test_a_list_without_attacks_is_what_it_was(tmp_path):

@@ -113,9 +113,9 @@ def test_composed_prompts_take_turns_at_what_is_kept():
         return attack_of("composed").prompts(Sought(name, **around))
 
     assert beside("owl", erased=["tiger", "owl"], kept=["cat", "lion", "ant"]) == [
-        "an owl next to an ant", "a picture of an owl and a cat", "a picture of a cat and an owl",
+        "a picture of an owl next to an ant", "a picture of an owl and a cat", "an owl in front of a cat",
     ]  # fmt: skip
-    assert beside("owl")[0] == "an owl next to a tree", "a list may keep nothing"
+    assert beside("owl")[0] == "a picture of an owl next to a tree", "a list may keep nothing"
     assert len(set(beside("owl", kept=["cat"]))) == 3
 
 
