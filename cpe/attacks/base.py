@@ -19,18 +19,35 @@ PLAIN = "a picture of a {}"  # the words of most people who ask for a picture
 
 
 @dataclass(frozen=True)
+class Sought:
+    """The concept that an attack asks for, and what stands around it in its list.
+
+    Attributes:
+        name: as the list has it.
+        aliases: other names that the list gives it.
+        erased: names of all erased concepts, this one among them.
+        kept: names that must survive.
+    """
+
+    name: str
+    aliases: Sequence[str] = ()
+    erased: Sequence[str] = ()
+    kept: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Attack:
     """A black-box attack: nothing of the model is needed, nothing is searched.
 
     Attributes:
         name: as lists have it; letters, digits and hyphens.
         title: what it does, for people.
-        prompts: gives the prompts that ask for a concept, from its name and the names of all erased ones.
+        prompts: gives the prompts that ask for a concept; none where it knows no way to ask for it.
     """
 
     name: str
     title: str
-    prompts: Callable[[str, Sequence[str]], Sequence[str]]
+    prompts: Callable[[Sought], Sequence[str]]
 
 
 class Aim(NamedTuple):

@@ -1,18 +1,16 @@
 """The name in capitals."""
 
-from collections.abc import Sequence
-
-from cpe.attacks.base import Attack, asked
+from cpe.attacks.base import Attack, Sought, asked
 
 
-def prompts(name: str, erased: Sequence[str]) -> list[str]:
+def prompts(sought: Sought) -> list[str]:
     """Returns the name and the whole prompt in capitals.
 
-    >>> prompts("owl", [])
+    >>> prompts(Sought("owl"))
     ['a picture of an OWL', 'A PICTURE OF AN OWL']
     """
-    (plain,) = asked([name])
-    return [plain.replace(name, name.upper()), plain.upper()]
+    plain, louder = asked([sought.name, sought.name.upper()])
+    return [louder, plain.upper()]
 
 
 CAPITALS = Attack("capitals", "the name in capitals", prompts)

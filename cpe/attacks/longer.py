@@ -1,8 +1,6 @@
 """The concept somewhere inside a longer prompt."""
 
-from collections.abc import Sequence
-
-from cpe.attacks.base import Attack
+from cpe.attacks.base import Attack, Sought
 from cpe.terms.templates import fill
 
 TEMPLATES = (
@@ -13,9 +11,9 @@ TEMPLATES = (
 )
 
 
-def prompts(name: str, erased: Sequence[str]) -> list[str]:
+def prompts(sought: Sought) -> list[str]:
     """Returns long prompts with the name in them, and the name alone."""
-    return [fill(template, name) for template in TEMPLATES]
+    return [fill(template, sought.name) for template in TEMPLATES]
 
 
 LONGER = Attack("longer", "the name inside longer prompts", prompts)

@@ -1,8 +1,6 @@
 """Slips of the keyboard: a letter left out, written twice, or changing places with the next."""
 
-from collections.abc import Sequence
-
-from cpe.attacks.base import Attack, asked
+from cpe.attacks.base import Attack, Sought, asked
 
 
 def slips(name: str) -> list[str]:
@@ -18,9 +16,9 @@ def slips(name: str) -> list[str]:
     return [each for each in dict.fromkeys(found) if each.strip() and each != name]
 
 
-def prompts(name: str, erased: Sequence[str]) -> list[str]:
+def prompts(sought: Sought) -> list[str]:
     """Returns a plain prompt for each slip."""
-    return asked(slips(name))
+    return asked(slips(sought.name))
 
 
 MISSPELLINGS = Attack("misspellings", "slips of the keyboard in the name", prompts)

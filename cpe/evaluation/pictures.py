@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cpe.attacks.base import asked
 from cpe.evaluation.prompt_files import read_prompts
+from cpe.terms.names import normalise
 from cpe.terms.profiles import Profile
 from cpe.terms.settings import added_later
 from cpe.terms.templates import fill
@@ -28,7 +29,7 @@ class PictureRow:
         picture_id: the set's name and a number within it.
         prompt_id: shared by the pictures of one prompt.
         prompt: the text.
-        concept: what the prompt is about; None in a file of prompts.
+        concept: what the prompt is about; None in a file of prompts that does not say.
         template: index of its template, or of its row in the file.
         seed: of its starting noise.
         guidance_scale: the row's own, or the profile's.
@@ -63,15 +64,17 @@ class EvaluationSet(BaseModel):
         templates: one "{}" each.
         seeds: how many each prompt is drawn with.
         first_seed: the first of them.
-        csv: a file with one prompt a row, its seed and perhaps its guidance; then there are no concepts.
+        csv: a file with one prompt a row, its seed and perhaps its guidance.
         columns: what the file calls "prompt", "seed" and "guidance_scale", where that is no known name.
         file_seed: of every row, where the file has no column of seeds.
-        rows: of the file.
+        rows: of the file, those that are drawn.
         taken: which of its columns are read, in words.
         written: prompts that no template makes, each with its concept, in place of concepts and templates.
         search: the attack that learns what is drawn for each concept, likewise.
         steps: of each of its searches.
         starts: searches for each concept.
+        about: of a file that attacks, the concept that is erased by what a row says that it asks for, as names are
+            compared; other rows are not drawn. {"": concept}, where all rows ask for one and none says so.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -92,6 +95,7 @@ class EvaluationSet(BaseModel):
     search: str = added_later("")
     steps: int = added_later(0)
     starts: int = added_later(1)
+    about: dict[str, str] = added_later({})
 
     def count(self, profile: Profile) -> int:
         """Returns how many pictures there are."""
@@ -136,11 +140,13 @@ class EvaluationSet(BaseModel):
 
     def _from_csv(self, profile: Profile) -> Iterator[PictureRow]:
         negative = profile.negative_prompts.get(self.domain, "")
-        rows = read_prompts(Path(self.csv or ""), self.columns, seed=self.file_seed)
-        for number, row in enumerate(rows):
+        named = bool(self.about) and "" not in self.about
+        read = read_prompts(Path(self.csv or ""), self.columns, seed=self.file_seed, concepts=named)
+        asked = ((row, self.about.get(normalise(row.concept))) for row in read)
+        for number, (row, concept) in enumerate(each for each in asked if each[1] or not self.about):
             name = f"{self.name}-{number:06d}"
             guidance = profile.guidance_scale if row.guidance_scale is None else row.guidance_scale
-            yield PictureRow(name, name, row.prompt, None, number, row.seed, guidance, negative)
+            yield PictureRow(name, name, row.prompt, concept, number, row.seed, guidance, negative)
 
 
 def first_prompts(sets: Sequence[EvaluationSet], profile: Profile) -> Iterator[tuple[EvaluationSet, PictureRow]]:

@@ -25,6 +25,7 @@ KNOWN: dict[str, tuple[str, ...]] = {  # the first that a file has is taken
         "evaluation_guidance_scale",
         "evaluation_guidance",
     ),
+    "concept": ("concept",),  # of attacks alone
 }
 
 
@@ -35,6 +36,7 @@ class PromptRow:
     prompt: str
     seed: int
     guidance_scale: float | None
+    concept: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class PromptFile:
     Attributes:
         path: of the file.
         header: names of its columns.
-        places: which of them hold "prompt", "seed" and "guidance_scale"; the last two may be missing.
+        places: which of them hold "prompt", "seed", "guidance_scale" and "concept"; all but the first may be missing.
         delimiter: what stands between columns.
         encoding: UTF-8, or UTF-16 where the file begins with its mark.
         seed: of every row, where there is no column of seeds.
@@ -123,19 +125,25 @@ class PromptFile:
                 f"{where}: {self._name('guidance_scale')} must be a number from 0, got {guidance[:40]!r}; correct it"
             )
         number = int(seed.split(".")[0]) if "seed" in self.places else self.seed or 0
-        return PromptRow(prompt, number, float(guidance) if guidance else None)
+        concept = value("concept")
+        if "concept" in self.places and not concept:
+            raise ValueError(f"{where}: {self._name('concept')} must say what the prompt asks for, got ''; write it")
+        return PromptRow(prompt, number, float(guidance) if guidance else None, concept)
 
     def _name(self, role: str) -> str:
         return self.header[self.places[role]]
 
 
-def open_prompts(path: Path, columns: Mapping[str, str], *, seed: int | None = None) -> PromptFile:
+def open_prompts(
+    path: Path, columns: Mapping[str, str], *, seed: int | None = None, concepts: bool = False
+) -> PromptFile:
     """Reads a file's first line and returns how the others are read.
 
     Args:
         path: UTF-8 or UTF-16, with a header line; commas, semicolons or tabs between columns.
-        columns: what the file calls "prompt", "seed" and "guidance_scale", where that is none of the `KNOWN` names.
+        columns: what the file calls its columns, where that is none of the `KNOWN` names.
         seed: of every row of a file without a column of seeds; None refuses such a file.
+        concepts: whether a column says of each row what it asks for.
 
     Raises:
         ValueError: a column is missing or there twice, or the file is no text.
@@ -153,17 +161,21 @@ def open_prompts(path: Path, columns: Mapping[str, str], *, seed: int | None = N
     header = headers[delimiter]
     places = {}
     for role, known in KNOWN.items():
+        if role == "concept" and not concepts:
+            continue
         place = _place(path, header, (columns[role],) if role in columns else known, given=role in columns)
         if place is not None:
             places[role] = place
-        elif role in columns or role == "prompt" or (role == "seed" and seed is None):
+        elif role in columns or role in ("prompt", "concept") or (role == "seed" and seed is None):
             raise ValueError(_missing(path, header, role, columns))
     return PromptFile(path, header, places, delimiter, encoding, None if "seed" in places else seed)
 
 
-def read_prompts(path: Path, columns: Mapping[str, str], *, seed: int | None = None) -> Iterator[PromptRow]:
+def read_prompts(
+    path: Path, columns: Mapping[str, str], *, seed: int | None = None, concepts: bool = False
+) -> Iterator[PromptRow]:
     """Yields the rows of a file of prompts; see `open_prompts`."""
-    yield from open_prompts(path, columns, seed=seed).rows()
+    yield from open_prompts(path, columns, seed=seed, concepts=concepts).rows()
 
 
 def _header(path: Path, encoding: str, delimiter: str) -> tuple[str, ...]:
@@ -195,12 +207,14 @@ def _missing(path: Path, header: Sequence[str], role: str, columns: Mapping[str,
     if role in columns:
         known = ", ".join(KNOWN[role])
         return (
-            f"{path} needs the column {columns[role]!r}, {has}; correct `columns` in the set's file, or leave "
+            f"{path} needs the column {columns[role]!r}, {has}; correct `columns` beside `csv`, or leave "
             f"{role} out there: {known} are taken by themselves"
         )
-    way_out = f"call it {', '.join(KNOWN[role])}, or name it under `columns` in the set's file"
+    way_out = f"call it {', '.join(KNOWN[role])}, or name it under `columns` beside `csv`"
     if role == "seed":
         way_out += "; a file without seeds is drawn with one for all its rows: write it as `first_seed` there"
+    if role == "concept":
+        way_out += "; where all rows ask for one target, write it as `concept` there"
     return f"{path} needs the column {role!r}, {has}; {way_out}"
 
 

@@ -3,31 +3,25 @@
 A set is another list's kept concepts, names of their own, or a file of prompts that the user brings.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from cpe.evaluation.attack_sets import attack_sets
+from cpe.evaluation.attacks import attack_sets
+from cpe.evaluation.brought import left_out, told
 from cpe.evaluation.pictures import ATTACK, EvaluationSet, Role
-from cpe.evaluation.prompt_files import KNOWN, open_prompts
+from cpe.evaluation.prompt_files import open_prompts
 from cpe.lists.problems import details_of, explain, path_of
 from cpe.lists.reading import ConceptListError, load_list, read_mapping
 from cpe.lists.schema import ConceptList
-from cpe.lists.sections import MOST_SEEDS, Count, Name, Template
+from cpe.lists.sections import MOST_SEEDS, Count, FileName, Name, Template
 from cpe.terms.profiles import PROFILES
 from cpe.terms.settings import Settings
 
 SETS_FOLDER = "sets"
 RESERVED = ("erased", "kept")
-
-
-def _file_name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.(csv|tsv)", value):
-        raise ValueError("must be the name of a CSV file in the data folder, without any folder, such as coco.csv")
-    return value
 
 
 class KeptSet(Settings):
@@ -51,7 +45,7 @@ class KeptSet(Settings):
     templates: tuple[Template, ...] = ()
     seeds: Count = Field(5, ge=1, le=MOST_SEEDS)
     first_seed: Count = Field(0, ge=0, lt=2**62)
-    csv: Annotated[str, AfterValidator(_file_name)] | None = None
+    csv: FileName | None = None
     columns: dict[str, Name] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -96,7 +90,7 @@ def evaluation_sets(
         data: folder of the user's own files.
 
     Raises:
-        ConceptListError: a set that there is no file for.
+        ConceptListError: a set that there is no file for, or an attack that asks for none of the list's targets.
         ValueError: a CSV file of the user's has a bad row.
     """
     evaluation = concept_list.evaluation
@@ -115,13 +109,12 @@ def evaluation_sets(
                     first_seed=evaluation.first_seed,
                 )
             )
-    sets += attack_sets(concept_list)
-    notes = []
+    attacks, notes = attack_sets(concept_list, data)
+    sets += attacks
     for name in evaluation.also:
         kept = _named_set(name, folders)
         if kept.csv is not None and not (data / kept.csv).is_file():
-            columns = " and ".join(kept.columns.get(key) or " or ".join(KNOWN[key]) for key in _needed(kept))
-            notes.append(f"Set {name} is left out: put {kept.csv} (columns {columns}) into {data}, set by CPE_DATA.")
+            notes.append(left_out(name, data / kept.csv, _needed(kept), kept.columns))
             continue
         # Prompts of the erased domain that name no kept concept should lose it: I2P, when nudity is erased.
         role = "erased" if kept.csv is not None and kept.domain == concept_list.domain else "kept"
@@ -173,17 +166,12 @@ def _read(kept: KeptSet, path: Path) -> dict[str, Any]:
     for row in file.rows():
         rows += 1
         empty += not row.prompt
-    if not rows:
-        raise ValueError(f"{path} has a header and no rows; put the prompts below it, or take the file away")
-    if empty == rows:
-        raise ValueError(f"{path}: every prompt is empty ({file.taken}); name the right column under `columns`")
-    blank = f", {empty} of them without a prompt" if empty else ""
     return {
         "csv": str(path),
         "columns": kept.columns,
         "file_seed": file.seed,
         "rows": rows,
-        "taken": f"Set {kept.name} reads {path.name}, {rows:,} rows{blank}: {file.taken}.",
+        "taken": told(kept.name, file, rows, empty),
     }
 
 

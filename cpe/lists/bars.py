@@ -5,7 +5,6 @@ from typing import Annotated, NamedTuple
 
 from pydantic import ConfigDict, Field
 
-from cpe.attacks.table import ATTACKS
 from cpe.metrics.table import METRICS
 from cpe.terms.domains import DOMAINS
 from cpe.terms.settings import Count, Settings, Share, added_later
@@ -83,7 +82,7 @@ def read_bound(key: str) -> Bound | None:
     """Returns what a key bounds; None if it names no score."""
     attack = _ATTACK.match(key)
     if attack is not None:
-        return Bound("erased", "accuracy", False, False, attack[1]) if attack[1] in ATTACKS else None
+        return Bound("erased", "accuracy", False, False, attack[1])
     found = _KEY.match(key)
     if found is None:
         return None

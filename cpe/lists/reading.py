@@ -15,7 +15,7 @@ from cpe.lists.bars import Bars
 from cpe.lists.problems import Loc, Problem, details_of, explain, path_of, show
 from cpe.lists.rules import disagreements
 from cpe.lists.schema import ConceptList
-from cpe.lists.sections import Anchors, Evaluation, Limits, Published, Target, Training
+from cpe.lists.sections import Anchors, Evaluation, Limits, ListedAttack, Published, Target, Training
 from wording.foreign import told
 
 LARGEST_FILE_BYTES = 1_000_000
@@ -29,6 +29,7 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("anchors",): Anchors,
     ("training",): Training,
     ("evaluation",): Evaluation,
+    ("evaluation", "attacks"): ListedAttack,
     ("bars",): Bars,
     ("limits",): Limits,
     ("published",): Published,

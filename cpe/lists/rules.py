@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from cpe.attacks.table import ATTACKS
 from cpe.lists.bars import Bars, read_bound
 from cpe.lists.problems import Loc, Problem, explain, show
 from cpe.methods.base import Method, method_of
@@ -45,26 +46,22 @@ def disagreements(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Itera
             yield Problem(("anchors",), "hold neither general words nor a pool; training needs at least one anchor")
         if anchors.get("vectors") is not None and anchors.get("by", "text-encoder") == "text-encoder":
             yield Problem(("anchors", "vectors"), "are read only with by: word2vec; set that, or remove vectors")
+    yield from _attack_problems(data, where)
     bars = data.get("bars")
     if isinstance(bars, Mapping):
         made = evaluation.get("attacks") if isinstance(evaluation, Mapping) else None
-        yield from _bars_problems(bars, _items(made))
+        yield from _bars_problems(bars, [_attack_name(each) for each in _items(made)])
     training = data.get("training")
     if isinstance(training, Mapping):
         yield from _training_problems(data.get("method", DEFAULT), training.get("preset"), training.get("changes", {}))
 
 
 def _name_problems(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Iterator[Problem]:
-    erased: list[tuple[Loc, Any]] = []
+    erased = list(_erased(data))
     surrogates: list[tuple[Loc, Any]] = [(("surrogate",), data.get("surrogate"))]
     for index, entry in enumerate(_items(data.get("targets"))):
-        loc: Loc = ("targets", index)
-        if not isinstance(entry, Mapping):
-            erased.append((loc, entry))
-            continue
-        erased.append(((*loc, "name"), entry.get("name")))
-        erased += [((*loc, "aliases", i), alias) for i, alias in enumerate(_items(entry.get("aliases")))]
-        surrogates.append(((*loc, "surrogate"), entry.get("surrogate")))
+        if isinstance(entry, Mapping):
+            surrogates.append((("targets", index, "surrogate"), entry.get("surrogate")))
     kept: list[tuple[Loc, Any]] = [(("kept", index), name) for index, name in enumerate(_items(data.get("kept")))]
 
     seen: dict[str, tuple[Loc, str]] = {}
@@ -72,6 +69,17 @@ def _name_problems(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Iter
     yield from _clashes(kept, {}, where, "repeats", add=True)
     yield from _clashes(kept, seen, where, "is kept and also erased, as")
     yield from _clashes(surrogates, seen, where, "is what targets turn into and itself erased, as")
+
+
+def _erased(data: Mapping[str, Any]) -> Iterator[tuple[Loc, Any]]:
+    """Yields names and aliases of all targets, and where they stand."""
+    for index, entry in enumerate(_items(data.get("targets"))):
+        loc: Loc = ("targets", index)
+        if not isinstance(entry, Mapping):
+            yield loc, entry
+            continue
+        yield (*loc, "name"), entry.get("name")
+        yield from (((*loc, "aliases", i), alias) for i, alias in enumerate(_items(entry.get("aliases"))))
 
 
 def _clashes(
@@ -93,6 +101,30 @@ def _clashes(
             seen[key] = (loc, name)
 
 
+def _attack_problems(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Iterator[Problem]:
+    """Yields what is wrong with files of prompts that attack: of no target, or with a name that is there already."""
+    evaluation = data.get("evaluation")
+    attacks = _items(evaluation.get("attacks")) if isinstance(evaluation, Mapping) else ()
+    erased = [name for _, name in _erased(data) if isinstance(name, str)]
+    seen: dict[Any, Loc] = {}
+    for index, attack in enumerate(attacks):
+        loc: Loc = ("evaluation", "attacks", index)
+        name = _attack_name(attack)
+        if not isinstance(attack, Mapping) or attack.get("csv") is None or not isinstance(name, str):
+            continue
+        if seen.setdefault(name, loc) != loc:
+            yield Problem(loc, f"is called {show(name)} like the attack {where(seen[name])}; rename one")
+        asked = attack.get("concept")
+        if isinstance(asked, str) and normalise(asked) not in map(normalise, erased):
+            yield Problem(
+                (*loc, "concept"), f"{show(asked)} is none of the list's targets{suggest(asked, erased[:20])}"
+            )
+
+
+def _attack_name(attack: Any) -> Any:
+    return attack.get("name") if isinstance(attack, Mapping) else attack
+
+
 def _bars_problems(bars: Mapping[str, Any], attacks: Sequence[Any]) -> Iterator[Problem]:
     for key in bars:
         if key in Bars.model_fields:
@@ -101,9 +133,9 @@ def _bars_problems(bars: Mapping[str, Any], attacks: Sequence[Any]) -> Iterator[
         if bound is None:
             yield Problem(("bars", key), f"is an unknown key{suggest(str(key), Bars.model_fields)}")
         elif bound.attack and bound.attack not in attacks:
-            yield Problem(
-                ("bars", key), f"is about an attack that is not made; add {bound.attack} to evaluation.attacks"
-            )
+            known = suggest(bound.attack, dict.fromkeys([*map(str, attacks), *ATTACKS]))
+            text = f"is about an attack that is not made; add {bound.attack} to evaluation.attacks{known}"
+            yield Problem(("bars", key), text)
 
 
 def _training_problems(name: Any, preset: Any, changes: Any) -> Iterator[Problem]:

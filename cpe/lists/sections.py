@@ -5,6 +5,7 @@ what exceeds one is a slip of the keyboard. What a whole list may cost is the li
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -12,20 +13,26 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from cpe.attacks.table import ATTACKS
 from cpe.lists.problems import colon_text, kind_of, quoted
-from cpe.lists.rules import one_of
-from cpe.terms.names import check_name, check_template
+from cpe.terms.names import check_name, check_template, suggest
 from cpe.terms.settings import Count, Settings, added_later
 
 MOST_SEEDS = 1000  # a prompt; published evaluations take 1 to 5, the longest of ours 20
 MOST_NEIGHBORS = 5000  # anchors of one target; the largest published pool has 1,734 names, training takes 32 a step
-
 MOST_ATTACK_STEPS = 10_000  # of one search; published: 1,000 to 3,000
 MOST_STARTS = 100
+
+
+def _file_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.(csv|tsv)", value):
+        raise ValueError("must be the name of a CSV file in the data folder, without any folder, such as coco.csv")
+    return value
+
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True)]
 Name = Annotated[_Text, AfterValidator(check_name)]
 Template = Annotated[_Text, AfterValidator(check_template)]
 SetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=100)]  # no path
+FileName = Annotated[str, AfterValidator(_file_name)]
 
 
 class Target(Settings):
@@ -94,6 +101,53 @@ class Budget(Settings):
     starts: Count = Field(1, ge=1, le=MOST_STARTS)
 
 
+class ListedAttack(Settings):
+    """Other words by which erased concepts are asked for; in a file a plain string stands for the name of a known way.
+
+    Attributes:
+        name: a key of `cpe.attacks.table.ATTACKS`; of a file, any other.
+        csv: a file in the data folder with one prompt a row.
+        concept: the target that all its rows ask for; None: its column "concept" says of each row what it asks for.
+        first_seed: every row's, in a file without a column of seeds; None is the evaluation's first.
+        columns: what the file calls "prompt", "seed", "guidance_scale" and "concept", where that is none of the names
+            that are known (docs/lists.md).
+    """
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=40)]
+    csv: FileName | None = added_later(None)
+    concept: Name | None = added_later(None)
+    first_seed: Annotated[int, Field(strict=True, ge=0, lt=2**62)] | None = added_later(None)
+    columns: dict[str, Name] = added_later({})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value not in ATTACKS:
+                raise ValueError(f"names no attack{suggest(value, ATTACKS)}; a file of prompts has a name and a csv")
+            return {"name": value}
+        if isinstance(value, (Mapping, ListedAttack)):
+            return value
+        raise ValueError(f"must be the name of an attack, or a mapping with name and csv, got {kind_of(value)}")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "ListedAttack":
+        if self.csv is None and self.name not in ATTACKS:
+            raise ValueError(f"{self.name!r} names no attack{suggest(self.name, ATTACKS)}; a file of prompts has a csv")
+        if self.csv is None and (self.concept, self.first_seed, self.columns) != (None, None, {}):
+            raise ValueError("has concept, first_seed or columns and no csv that they could be about; remove them")
+        if self.csv is not None and self.name in ATTACKS:
+            raise ValueError(f"is called {self.name!r}, which is an attack of its own; give the file another name")
+        if self.concept is not None and "concept" in self.columns:
+            raise ValueError(
+                "names both one concept for all rows and a column that says it of each; remove one of them"
+            )
+        unknown = sorted(set(self.columns) - {"prompt", "seed", "guidance_scale", "concept"})
+        if unknown:
+            raise ValueError(f"renames the column {unknown[0]!r}; known: prompt, seed, guidance_scale, concept")
+        return self
+
+
 class Evaluation(Settings):
     """Prompts of the evaluation: every concept in every template with every seed, and attacks on the erased ones.
 
@@ -102,8 +156,7 @@ class Evaluation(Settings):
         seeds: how many, at most MOST_SEEDS.
         first_seed: the first of them.
         also: other sets that must survive: of `lists/sets/`, or a list of `lists/`, whose kept concepts are meant.
-        attacks: other words by which erased concepts are asked for, and texts that are learned to bring them back,
-            keys of `cpe.attacks.table.ATTACKS`.
+        attacks: other words by which erased concepts are asked for, and texts that are learned to bring them back.
         budget: of attacks that learn.
     """
 
@@ -111,7 +164,7 @@ class Evaluation(Settings):
     seeds: Count = Field(5, ge=1, le=MOST_SEEDS)
     first_seed: Count = Field(0, ge=0, lt=2**62)
     also: tuple[SetName, ...] = ()
-    attacks: tuple[Annotated[str, AfterValidator(one_of("attack", ATTACKS))], ...] = added_later(())
+    attacks: tuple[ListedAttack, ...] = added_later(())
     budget: Budget = added_later(Budget())
 
 

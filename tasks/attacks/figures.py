@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from artifacts.report.page import Change
 from cpe.attacks.table import ATTACKS, attack_of
-from cpe.evaluation.attack_sets import attack_sets
+from cpe.evaluation.attacks import attack_sets
 from cpe.evaluation.pictures import ATTACK, EvaluationSet
 from cpe.lists.problems import details_of, explain, path_of
 from cpe.lists.reading import ConceptListError
@@ -25,7 +25,8 @@ def attacked(plan: Plan, attacks: Sequence[str] | None, *, steps: int | None = N
 
     Args:
         plan: the list made ready.
-        attacks: names of `ATTACKS`; None takes the list's own, or all that suit it if it names none.
+        attacks: names of `ATTACKS`, or of files that the list attacks with; None takes the list's own, or all that suit
+            it if it names none.
         steps: of each search; None: as the list says.
         starts: searches for each concept; None: as the list says.
 
@@ -35,8 +36,8 @@ def attacked(plan: Plan, attacks: Sequence[str] | None, *, steps: int | None = N
     concepts, own = plan.concepts, bool(attacks or plan.concepts.evaluation.attacks)
     evaluation = chosen_attacks(concepts, attacks, steps=steps, starts=starts)
     changed = concepts.model_copy(update={"evaluation": evaluation})
-    sets = tuple(attack_sets(changed, strict=own))
-    return plan.model_copy(update={"sets": sets, "concepts": changed})
+    sets, _ = attack_sets(changed, Places.from_environment().data, strict=own)
+    return plan.model_copy(update={"sets": tuple(sets), "concepts": changed})
 
 
 def chosen_attacks(
@@ -49,7 +50,9 @@ def chosen_attacks(
     """
     given = {name: value for name, value in (("steps", steps), ("starts", starts)) if value is not None}
     own = concepts.evaluation.model_dump()
-    chosen = {"attacks": attacks or own.get("attacks") or tuple(ATTACKS), "budget": own.get("budget", {}) | given}
+    listed = {each["name"]: each for each in own.get("attacks", ())}
+    names = attacks or tuple(listed) or tuple(ATTACKS)
+    chosen = {"attacks": [listed.get(name, name) for name in names], "budget": own.get("budget", {}) | given}
     try:
         return Evaluation.model_validate(own | chosen)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from artifacts.registry.registry import RegistryError
 from artifacts.stores.store import StoreError
+from cpe.evaluation.brought import file_asked_for
 from cpe.evaluation.sets import check_pictures, evaluation_sets
 from cpe.lists.reading import ConceptListError, load_only_list
 from cpe.lists.schema import ConceptList
@@ -71,7 +72,7 @@ def _needs(places: Places, concept_list: ConceptList) -> Iterator[tuple[str, boo
         if asked and not check.there:
             yield check.name, False
     for note in notes:
-        yield note.split(" is left out")[0].removeprefix("Set ") + ".csv", False
+        yield file_asked_for(note), False
 
 
 def _is_cached(model: str, file: str) -> bool:

@@ -75,7 +75,7 @@ REDNESS = Metric(
 '''
 ATTACK = """
 from cpe.attacks.base import Attack
-TOY = Attack("toy", "asks for a toy of it", lambda name, erased: [f"a toy {name}"])
+TOY = Attack("toy", "asks for a toy of it", lambda sought: [f"a toy {sought.name}"])
 """
 FAMILY = """
 from cpe.models.families.unet import UNetFamily
@@ -115,24 +115,28 @@ def toys(tmp_path, monkeypatch):
 
     monkeypatch.setitem(OBSERVERS, "redness", redness)
     monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("CPE_DATA", str(tmp_path))
     yield tmp_path
     for name in [name for name in sys.modules if name.startswith("toybox")]:
         del sys.modules[name]
 
 
 def test_one_of_each_goes_through_the_flow(toys):
+    mine = {"name": "mine", "csv": "mine.csv", "concept": "rose"}
+    (toys / "mine.csv").write_text("prompt,seed\na picture of a rose,3\na rose,4\n")
     listed = {
         **LIST,
         "name": "toys",
         "domain": "plaything",
         "method": "toy",
         "training": {"preset": "plain", "changes": {"share": 0.9}},
-        "evaluation": {"templates": ["a picture of a {}"], "seeds": 2, "attacks": ["toy"]},
+        "evaluation": {"templates": ["a picture of a {}"], "seeds": 2, "attacks": ["toy", mine]},
         "bars": {
             "erased_accuracy_at_most": 0.5,
             "erased_redness_at_most": 1.0,
             "kept_redness_ratio_at_least": 0.0,
             "attack_toy_at_most": 0.5,
+            "attack_mine_at_most": 0.5,
             "least_pictures": 2,
         },
     }
@@ -143,7 +147,7 @@ def test_one_of_each_goes_through_the_flow(toys):
     bars = {bar["name"]: bar for bar in results["bars"]}
     assert set(bars) == {
         "accuracy on erased concepts", "redness on erased concepts", "redness on kept concepts, of what it was",
-        "accuracy on erased concepts under the attack 'toy'",
+        "accuracy on erased concepts under the attack 'toy'", "accuracy on erased concepts under the attack 'mine'",
     }  # fmt: skip
     assert all(bar["holds"] for bar in bars.values())
     assert results["champion"]
@@ -151,6 +155,8 @@ def test_one_of_each_goes_through_the_flow(toys):
     labels = {figure["label"]: figure for figure in results["figures"]}
     assert 0 < labels["Redness, erased concepts"]["before"] < 1
     assert labels["Accuracy on set attack-toy"]["count"] == 2 * 2
+    assert labels["Accuracy on set attack-mine"]["count"] == 2
+    assert labels["Accuracy on set attack-mine"]["before"] > 0
     places = Places.from_environment()
     (scores,) = (toys / "work" / "fetched").glob("*/scores/*/scores.parquet")
     groups = {(row["metric"], row["phase"], row["group"]) for row in read_table(scores, SCORES)}

@@ -8,6 +8,7 @@ import yaml
 from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
+from cpe.attacks.base import Search
 from cpe.attacks.table import attack_of
 from flows.attack import attack
 from flows.cli.app import app
@@ -98,11 +99,10 @@ def test_a_search_cut_off_is_made_again_with_the_same_end_and_two_workers_make_w
                     raise KeyboardInterrupt
                 return real(victim, aim)
 
-            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-                patch.setattr("cpe.attacks.inversion.INVERSION", type(attack_of("inversion"))(
-                    "inversion", "", "white box", 60, cut
-                ))  # fmt: skip
-                search_texts.fn(plan)
+            with monkeypatch.context() as patch:
+                patch.setattr("cpe.attacks.inversion.INVERSION", Search("inversion", "", "white box", 60, cut))
+                with pytest.raises(KeyboardInterrupt):
+                    search_texts.fn(plan)
             assert sum(Places.from_environment().store().has(each.key) for each in hunts(plan)) == 1
             for part in (1, 0):
                 search_texts.fn(plan, part, 2)

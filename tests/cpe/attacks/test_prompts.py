@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cpe.attacks.base import Attack
+from cpe.attacks.base import Attack, Sought
 from cpe.attacks.table import ATTACKS, attack_of
 from cpe.evaluation.pictures import EvaluationSet
 from cpe.evaluation.scoring import SetSeen, score_sets
@@ -16,20 +16,22 @@ from helpers.lists import LIST
 NAMES = ["owl", "tiger", "Vincent van Gogh", "x"]
 
 
+NOT_FOR_ALL = ("synonyms", "languages", "descriptions")  # which know some concepts alone
 WRITTEN = [name for name in ATTACKS if isinstance(attack_of(name), Attack)]
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", [name for name in WRITTEN if name not in NOT_FOR_ALL])
 def test_an_attack_gives_each_name_prompts_of_its_own(name):
     attack = attack_of(name)
     assert isinstance(attack, Attack)
     assert attack.name == name
     for concept in NAMES:
-        prompts = attack.prompts(concept, NAMES)
+        prompts = attack.prompts(Sought(concept, erased=NAMES))
         assert prompts, concept
         assert len(set(prompts)) == len(prompts)
         assert all(prompt == prompt.strip() and "{" not in prompt for prompt in prompts)
-    assert not {*attack.prompts("owl", NAMES)} & {*attack.prompts("tiger", NAMES)} or name == "scenes"
+    owl, tiger = ({*attack.prompts(Sought(concept, erased=NAMES))} for concept in ("owl", "tiger"))
+    assert not owl & tiger or name == "scenes"
 
 
 def listed(**evaluation):
@@ -44,11 +46,11 @@ def test_attacks_are_sets_of_the_evaluation_drawn_with_its_seeds(tmp_path):
         ("attack-plurals", "erased", "noun"), ("attack-scenes", "erased", "noun"),
     ]  # fmt: skip
     rows = list(sets[2].pictures(PROFILES["embedded"]))
-    assert len(rows) == sets[2].count(PROFILES["embedded"]) == 2 * 3 * 2
+    assert len(rows) == sets[2].count(PROFILES["embedded"]) == 2 * 4 * 2
     assert [(row.concept, row.prompt, row.seed) for row in rows[:3]] == [
         ("rose", "a picture of roses", 0), ("rose", "a picture of roses", 1), ("rose", "a picture of two roses", 0),
     ]  # fmt: skip
-    assert len({row.prompt_id for row in rows}) == 6
+    assert len({row.prompt_id for row in rows}) == 8
 
 
 def test_a_list_without_attacks_is_what_it_was(tmp_path):
