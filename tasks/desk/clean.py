@@ -24,7 +24,9 @@ from tasks.draw import shards
 from tasks.here.places import Places
 from tasks.plan import Plan
 
-KINDS = ("observations", "scores", "pictures", "plans", "used", "bundles", "gates")  # in the order of removal
+KINDS = (  # in the order of removal
+    "comparisons", "observations", "scores", "pictures", "plans", "used", "bundles", "gates",
+)  # fmt: skip
 KEEP_VERSIONS = 10
 GRACE_DAYS = 14.0
 
@@ -129,6 +131,7 @@ def _needed(places: Places, keep_versions: int, old: datetime) -> set[str]:
             needed.add(key)
             pictures |= {address for part in of.get("pictures", {}).values() for address in part}
     needed |= {f"pictures/{address}" for address in pictures}
+    needed |= {key for key in store.keys("comparisons") if _manifest(store, key).get("list_hash") in lists}
     needed |= {key for key in store.keys("observations") if _manifest(store, key).get("shard") in pictures}
     return needed
 
