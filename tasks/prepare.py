@@ -16,9 +16,11 @@ from cpe.methods.base import method_of
 from cpe.methods.table import DEFAULT
 from cpe.terms.domains import domain_of
 from cpe.terms.names import suggest
+from cpe.terms.profiles import PROFILES
 from tasks.embed import cached_texts, embedding_cache
 from tasks.here.places import Places
 from tasks.plan import GatePlan, Plan
+from wording.foreign import show
 
 if TYPE_CHECKING:
     from cpe.models.embeddings import EmbeddingCache
@@ -118,6 +120,8 @@ def prepare_concepts(concepts: str, profile: str | None = None, way: Way | None 
 def _in_profile(concept_list: ConceptList, profile: str | None) -> ConceptList:
     if profile is None:
         return concept_list
+    if profile not in PROFILES:
+        raise ValueError(f"no profile {show(profile)}{suggest(profile, PROFILES)}")
     return ConceptList.model_validate({**concept_list.model_dump(), "profile": profile})
 
 

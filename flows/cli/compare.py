@@ -32,8 +32,8 @@ def compare(
         bool,
         typer.Option(
             "--json",
-            help="Print for programs: the latest comparison of the list as it is now (with the methods, seeds and profile "
-            "that are given), which is run only if there is none.",
+            help="Print for programs: the latest comparison of the list as it is now (with what methods, "
+            "seeds and profile are given), run only if there is none.",
         ),
     ] = False,
 ) -> None:

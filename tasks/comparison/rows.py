@@ -84,9 +84,8 @@ def in_order(names: Iterator[str]) -> list[str]:
 
 
 def as_rows(places: Places, measured: Sequence[Measured]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns the table's rows, by method and seed, and its measures."""
-    ordered = sorted(measured, key=lambda each: (each.way.method, each.way.seed))
-    found = [(each, measures_of(Scores.of(places, each.scores), accuracy_metric(each.plan))) for each in ordered]
+    """Returns the table's rows, one a way, and its measures."""
+    found = [(each, measures_of(Scores.of(places, each.scores), accuracy_metric(each.plan))) for each in measured]
     names = in_order(name for _, of_way in found for name in of_way)
     return [_row(places, each, of_way, names) for each, of_way in found], names
 

@@ -23,9 +23,14 @@ Row = Mapping[str, Any]
 
 
 def sheets_of(places: Places, measured: Sequence[Measured]) -> list[Sheet]:
-    """Returns some pictures of each role and one of each attack, of every method's first training seed."""
+    """Returns some pictures of each role and one of each attack, of every method and the first of its training seeds.
+
+    Args:
+        places: where the pictures are.
+        measured: by method and training seed.
+    """
     shown: dict[str, Measured] = {}
-    for each in sorted(measured, key=lambda each: (each.way.method, each.way.seed)):
+    for each in measured:
         shown.setdefault(each.way.method, each)
     first = next(iter(shown.values()))
     chosen = {row["picture_id"]: row for row in _chosen(first.plan, _rows(places, first, "before"))}

@@ -31,6 +31,7 @@ def write_comparison(measured: Sequence[Measured], seeds: int) -> dict[str, Any]
         measured: every way of erasing the same list.
         seeds: how many training seeds were asked for.
     """
+    measured = sorted(measured, key=lambda each: (each.way.method, each.way.seed))
     places, plan = Places.from_environment(), measured[0].plan
     determined_by = {
         "compares": COMPARES,

@@ -25,7 +25,7 @@ SMALL = {
     "name": "compared",
     "templates": ["a {}", "a picture of a {}"],
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 20}},
-    "evaluation": {"templates": ["a picture of a {}"], "seeds": 2, "attacks": ["plurals"]},
+    "evaluation": {"templates": ["a picture of a {}"], "seeds": 2, "attacks": ["capitals"]},
     "bars": {},
 }
 METHODS = ["--method", "cpe", "--method", "uce"]
@@ -81,14 +81,14 @@ def test_every_way_is_a_row_and_what_the_list_itself_made_is_reused(workplace):
     assert own["erased"]["rate"] == workplace.own["erased"]["after"], "the list's own run"
     assert len({row["bundle"] for row in rows}) == 3
     assert own["erased"]["before"] == seeded["erased"]["before"] == edit["erased"]["before"], "the same pictures"
-    pictures = (2 + 2) * 2 + workplace.found["rows"][0]["attacks"]["plurals"]["count"]
+    pictures = (2 + 2) * 2 + workplace.found["rows"][0]["attacks"]["capitals"]["count"]
     assert len(workplace.drawn) == 2 * pictures, "seed 1 and the edit; untouched pictures and seed 0 were there"
     for row in rows:
         assert row["seconds"] > 0
         assert row["bytes"] > 0
-        low, rate, high = (row["attacks"]["plurals"][key] for key in ("low", "rate", "high"))
+        low, rate, high = (row["attacks"]["capitals"][key] for key in ("low", "rate", "high"))
         assert 0 <= low <= rate <= high <= 1
-        assert row["attacks"]["plurals"]["control"] > 0.5, "plurals bring the concept out of the untouched model"
+        assert row["attacks"]["capitals"]["control"] > 0.5, "what the model draws"
         assert "kept_psnr" in row["measures"]
     assert edit["erased"]["rate"] < edit["erased"]["before"], "the edit erases"
 
@@ -100,8 +100,8 @@ def test_the_table_says_what_the_figures_say(workplace):
     )
     rows = read_table(found["table"], comparison_schema(manifest["measures"]))
     assert [row["erased"] for row in rows] == [row["erased"]["rate"] for row in found["rows"]]
-    assert [row["attack-plurals_before"] for row in rows] == [
-        row["attacks"]["plurals"]["control"] for row in found["rows"]
+    assert [row["attack-capitals_before"] for row in rows] == [
+        row["attacks"]["capitals"]["control"] for row in found["rows"]
     ]
     assert {row["profile"] for row in rows} == {"embedded"}
 
@@ -109,7 +109,7 @@ def test_the_table_says_what_the_figures_say(workplace):
 def test_the_page_shows_every_method_beside_the_untouched_model_and_needs_nothing_else(workplace):
     html = Path(workplace.found["page"]).read_text()
     assert Path(workplace.found["page"]).parent == workplace.work / "reports"
-    for text in ("untouched", "uce", "any seed", "2 seeds", "plurals", "Erased against kept", "Seed by seed"):
+    for text in ("untouched", "uce", "any seed", "2 seeds", "capitals", "Erased against kept", "Seed by seed"):
         assert text in html
     assert html.count("<img") == 3 * (2 + 2 + 1), "columns, times erased, kept and attacked"
     assert "http" not in html.replace("http-equiv", "")
@@ -146,7 +146,7 @@ def test_nothing_is_registered(workplace):
     [
         (["--method", "nosuch"], "no method 'nosuch'; there are cpe, uce"),
         (["--seeds", "0"], "seeds must be 1 to"),
-        (["--profile", "nosuch"], "nosuch"),
+        (["--profile", "nosuch"], "no profile 'nosuch'"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_and_leaves_nothing(tmp_path, monkeypatch, options, message):
