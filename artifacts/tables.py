@@ -74,6 +74,34 @@ SCORES = pa.schema(
 )
 
 
+def comparison_schema(measures: Sequence[str]) -> Any:
+    """Give the schema of a comparison: a row a way of erasing, with five columns a measure.
+
+    Args:
+        measures: Their names; each is a column of values, followed by NAME_low, NAME_high (95 % interval), NAME_count
+            (pictures) and NAME_before (the untouched model's, on the same prompts and seeds).
+    """
+    ways = [
+        _column("method", pa.string()),
+        _column("preset", pa.string()),
+        _column("seed", pa.int64(), optional=True),  # None: every training seed gives the same
+        _column("scores", pa.string()),
+        *_PROVENANCE,
+        _column("seconds", pa.float64(), optional=True),  # of training on one device; None: not known
+        _column("bytes", pa.int64()),
+    ]
+    kinds = {
+        "": pa.float64(),
+        "_low": pa.float64(),
+        "_high": pa.float64(),
+        "_count": pa.int64(),
+        "_before": pa.float64(),
+    }
+    return pa.schema(
+        ways + [_column(f"{m}{end}", kind, optional=True) for m in measures for end, kind in kinds.items()]
+    )
+
+
 def write_table(path: str | Path, rows: Sequence[Mapping[str, Any]], schema: Any) -> Path:
     """Write rows as one Parquet file; a reader sees the old file or the new one, never a part.
 

@@ -4,14 +4,12 @@ from typing import Any
 
 from prefect import flow
 
-from artifacts.disk import StoreError
-from flows.share import share
+from flows.stages import erase_and_measure
 from tasks.attacks.figures import attack_figures, attacked
 from tasks.desk.limits import check_limits
-from tasks.evaluation.score import look_at_pictures, measure
+from tasks.here.clock import Clock
 from tasks.prepare import prepare_concepts
 from tasks.share import store_plan
-from tasks.train import assemble_bundle
 
 
 @flow(name="attack")
@@ -41,16 +39,7 @@ def attack(
     """
     plan = attacked(prepare_concepts(concepts, profile), attacks, steps=steps, starts=starts)
     check_limits(plan)
-    address = store_plan(plan)
-    share(plan, address, "train", workers)
-    bundle = assemble_bundle(plan)
-    for stage in ("attack", "draw before", "draw after", "look"):
-        share(plan, address, stage, workers)
-    try:
-        scores = measure(plan, bundle)
-    except StoreError:  # what others stored is damaged
-        look_at_pictures(plan, bundle)
-        scores = measure(plan, bundle)
+    _, scores = erase_and_measure(plan, store_plan(plan), workers, Clock())
     return attack_figures(plan, scores)
 
 

@@ -4,16 +4,14 @@ from typing import Any
 
 from prefect import flow
 
-from artifacts.disk import StoreError
-from flows.share import share
+from flows.stages import erase_and_measure
 from tasks.desk.limits import check_limits
-from tasks.evaluation.score import look_at_pictures, measure
 from tasks.here.clock import Clock
 from tasks.prepare import prepare_concepts
 from tasks.register import decide, register_bundle, save_results
 from tasks.report.page import write_report
 from tasks.share import store_plan
-from tasks.train import assemble_bundle, plan_training
+from tasks.train import plan_training
 
 
 @flow(name="erase-and-evaluate")
@@ -38,23 +36,7 @@ def erase_and_evaluate(
         check_limits(plan)
         address = store_plan(plan)
         missing = plan_training(plan)
-    with clock.stage("train"):
-        share(plan, address, "train", workers)
-        bundle = assemble_bundle(plan)
-    if any(each.search for each in plan.sets):
-        with clock.stage("attack"):
-            share(plan, address, "attack", workers)
-    with clock.stage("draw before"):
-        share(plan, address, "draw before", workers)
-    with clock.stage("draw after"):
-        share(plan, address, "draw after", workers)
-    with clock.stage("measure"):
-        share(plan, address, "look", workers)
-        try:
-            scores = measure(plan, bundle)
-        except StoreError:  # what others stored is damaged, or an observer that was missing is there now
-            look_at_pictures(plan, bundle)
-            scores = measure(plan, bundle)
+    bundle, scores = erase_and_measure(plan, address, workers, clock)
     with clock.stage("register"):
         registered = register_bundle(plan, bundle, scores, clock.seconds)
         decision = decide(plan, registered, scores)

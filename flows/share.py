@@ -66,7 +66,7 @@ def share(plan: Plan, address: str, stage: Stage, workers: int) -> None:
                 DEPLOYMENT,
                 parameters={"plan": address, "stage": stage, "part": part, "parts": workers},
                 timeout=0,
-                idempotency_key=f"{flow_run.id}-{stage}-{part}-{workers}",
+                idempotency_key=f"{flow_run.id}-{address}-{stage}-{part}-{workers}",  # a comparison has several plans
             )
             asked[part] = run, keys
     do_part(plan, stage, 0, workers)

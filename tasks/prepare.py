@@ -9,15 +9,18 @@ from prefect import task
 from artifacts.hashing import content_hash
 from cpe.evaluation.sets import check_pictures, evaluation_sets
 from cpe.lists.anchors import anchor_names
+from cpe.lists.comparison import Way
 from cpe.lists.reading import ConceptListError, load_only_list, read_mapping
 from cpe.lists.schema import ConceptList
 from cpe.methods.base import method_of
 from cpe.methods.table import DEFAULT
 from cpe.terms.domains import domain_of
 from cpe.terms.names import suggest
+from cpe.terms.profiles import PROFILES
 from tasks.embed import cached_texts, embedding_cache
 from tasks.here.places import Places
 from tasks.plan import GatePlan, Plan
+from wording.foreign import show
 
 if TYPE_CHECKING:
     from cpe.models.embeddings import EmbeddingCache
@@ -51,12 +54,13 @@ def check_list(name: str, profile: str | None = None) -> None:
 
 
 @task
-def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
+def prepare_concepts(concepts: str, profile: str | None = None, way: Way | None = None) -> Plan:
     """Reads a list, chooses every target's anchors and works out which gates and pictures it needs.
 
     Args:
         concepts: a path, or a name in `lists/`.
         profile: how pictures are made, in place of the list's own profile.
+        way: of erasing, in place of the list's own method, training and seed.
     """
     from cpe.models.fingerprints import fingerprint, text_fingerprint
     from cpe.models.text import unread_names
@@ -64,7 +68,7 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
     places = Places.from_environment()
     path = find_list(concepts)
     listed = load_only_list(path)
-    listed_hash, concept_list = listed.content_hash, _in_profile(listed, profile)
+    listed_hash, concept_list = listed.content_hash, _in_profile(way.of(listed) if way else listed, profile)
     _require_recogniser(concept_list, path)
     sets, set_notes = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
     pipe = places.loaded(concept_list.base_model)
@@ -116,6 +120,8 @@ def prepare_concepts(concepts: str, profile: str | None = None) -> Plan:
 def _in_profile(concept_list: ConceptList, profile: str | None) -> ConceptList:
     if profile is None:
         return concept_list
+    if profile not in PROFILES:
+        raise ValueError(f"no profile {show(profile)}{suggest(profile, PROFILES)}")
     return ConceptList.model_validate({**concept_list.model_dump(), "profile": profile})
 
 

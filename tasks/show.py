@@ -26,6 +26,26 @@ def show_results(results: dict[str, Any]) -> None:
     )
 
 
+def show_comparison(found: dict[str, Any]) -> None:
+    """Publishes a comparison as a table artifact, with the way to its page; does nothing outside a Prefect run."""
+    if TaskRunContext.get() is None:
+        return
+    rows = [
+        {
+            "method": row["method"],
+            "seed": row["seed"],
+            **{role: row[role] and row[role]["rate"] for role in ("erased", "kept")},
+            "H0": row["h0"],
+            "seconds": row["seconds"],
+        }
+        for row in found["rows"]
+    ]
+    page = Path(found["page"])
+    key = f"{found['list'].lower()}-comparison"
+    create_table_artifact(table=rows, key=key, description=f"{found['list']}: ways of erasing, compared")
+    create_link_artifact(link=page.as_uri(), link_text=page.name, key=f"{key}-page", description="Comparison")
+
+
 def show_report(name: str, report: Path, before: Sequence[bytes], after: Sequence[bytes]) -> None:
     """Publishes a link to the report and a sheet of pictures; does nothing outside a Prefect run.
 

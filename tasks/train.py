@@ -5,6 +5,7 @@ What a method trains is a piece: a gate for each concept, or one for all of them
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -89,23 +90,28 @@ def _train(places: Places, plan: Plan, chosen: Sequence[GatePlan]) -> None:
     lessons = [plan.lesson(gate) for gate in chosen]
     checkpoint = places.work / "checkpoints" / f"{content_hash([gate.address for gate in chosen])[:24]}.safetensors"
     label = f"training {len(chosen)} {'gate' if method.name == 'cpe' else 'concept'}{'s' if len(chosen) > 1 else ''}"
+    resumed = False
     with ExitStack() as shown:
 
         def begin(steps: int, taken: int) -> Callable[[str], Any]:
+            nonlocal resumed
+            resumed = taken > 0
             done = shown.enter_context(progress(label, steps, "step", initial=taken))
             return lambda said: done(note=said)
 
         bench = Bench(places.work / "bases", checkpoint, begin)
         start = partial(method.train, lessons, texts, places.loaded(plan.concepts.base_model), config, bench)
+        started = time.perf_counter()
         try:
             pieces = start()
         except CheckpointError as error:  # nobody need come to delete it: all that is lost is time
             print(f"cpe: {error}; training from the start", file=sys.stderr)
             checkpoint.unlink()
             pieces = start()
+        seconds = None if resumed else round((time.perf_counter() - started) / len(pieces), 3)
     with places.scratch() as folder:
         for own, piece in zip([chosen] if method.joint else [[gate] for gate in chosen], pieces, strict=True):
-            _write_piece(folder / "gates" / own[0].address, plan, own, piece)
+            _write_piece(folder / "gates" / own[0].address, plan, own, piece, seconds)
         waiting = places.work / TRAINED / checkpoint.stem
         rmtree(waiting, ignore_errors=True)
         waiting.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +138,8 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _write_piece(folder: Path, plan: Plan, gates: Sequence[GatePlan], piece: Piece) -> None:
+def _write_piece(folder: Path, plan: Plan, gates: Sequence[GatePlan], piece: Piece, seconds: float | None) -> None:
+    """Writes a piece and its manifest; `seconds` is its share of the training's, None if that was interrupted."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
@@ -160,6 +167,7 @@ def _write_piece(folder: Path, plan: Plan, gates: Sequence[GatePlan], piece: Pie
         "base_fingerprint": plan.fingerprint,
         "code_version": version("concept-pinpoint-eraser"),
         "sha256": file_hash(path),
+        "seconds": seconds,
         **piece.notes,
     }
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1))

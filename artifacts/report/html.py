@@ -8,15 +8,27 @@ import base64
 import json
 import math
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from artifacts.report.charts import end_losses, heat_table, loss_charts, loss_parts
 from artifacts.report.page import Change, ConceptRow, Figure, Report, Unit
 from wording.figures import MISSING, duration, is_known, number, power
+
+
+class Bounded(Protocol):
+    """What has an interval."""
+
+    @property
+    def low(self) -> float | None:
+        """The lower end."""
+
+    @property
+    def high(self) -> float | None:
+        """The upper end."""
 
 
 def render_report(report: Report) -> str:
@@ -28,6 +40,23 @@ def render_report(report: Report) -> str:
     Returns:
         The page: no outside resource, no script, light and dark.
     """
+    answers = [figure for role in ("erased", "kept") for figure in report.summary if figure.answers == role]
+    return render(
+        "report.html.j2",
+        report=report,
+        created=in_utc(report.created_at),
+        headlines=[_headline(figure) for figure in answers],
+        erased=_worst_first([row for row in report.concepts if row.role == "erased"]),
+        kept=_worst_first([row for row in report.concepts if row.role == "kept"]),
+        heat_maps=[[heat_table(each.gate_names, row) for row in each.prompts] for each in report.heat_maps],
+        charts=loss_charts(report.losses),
+        losses=end_losses(report.losses),
+        loss_parts=loss_parts(report.losses),
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Fills a template; every text is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -36,28 +65,19 @@ def render_report(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, interval=_interval, difference=_difference, power=power, duration=duration,
+        number=number, interval=interval, difference=_difference, power=power, duration=duration,
         source=_source, plain=_plain, position=_position,
     )  # fmt: skip
-    created = report.created_at
-    created = created.replace(tzinfo=UTC) if created.tzinfo is None else created.astimezone(UTC)
-    answers = [figure for role in ("erased", "kept") for figure in report.summary if figure.answers == role]
-    html = environment.get_template("report.html.j2").render(
-        report=report,
-        created=created,
-        headlines=[_headline(figure) for figure in answers],
-        erased=_worst_first([row for row in report.concepts if row.role == "erased"]),
-        kept=_worst_first([row for row in report.concepts if row.role == "kept"]),
-        heat_maps=[[heat_table(each.gate_names, row) for row in each.prompts] for each in report.heat_maps],
-        charts=loss_charts(report.losses),
-        losses=end_losses(report.losses),
-        loss_parts=loss_parts(report.losses),
-        missing=MISSING,
-    )
+    html = environment.get_template(template).render(missing=MISSING, **values)
     return html.encode(errors="replace").decode()  # half a surrogate pair, as a list may hold, has no UTF-8
 
 
-def _interval(change: Change, unit: Unit = "share") -> str:
+def in_utc(moment: datetime) -> datetime:
+    """A moment in UTC; one without a zone is taken for that."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def interval(change: Bounded, unit: str = "share") -> str:
     """The interval as "(0.9–2.8)", or nothing if it is not known."""
     if not (is_known(change.low) and is_known(change.high)):
         return ""

@@ -53,7 +53,13 @@ def disagreements(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Itera
         yield from _bars_problems(bars, [_attack_name(each) for each in _items(made)])
     training = data.get("training")
     if isinstance(training, Mapping):
-        yield from _training_problems(data.get("method", DEFAULT), training.get("preset"), training.get("changes", {}))
+        yield from _training_problems(("training",), data.get("method", DEFAULT), training)
+    compared = data.get("comparison")
+    for name, training in compared.items() if isinstance(compared, Mapping) else ():
+        if name == data.get("method", DEFAULT):
+            yield Problem(("comparison", name), "is the list's own method, which `training` is about; remove it")
+        elif isinstance(training, Mapping):
+            yield from _training_problems(("comparison", name), name, training)
 
 
 def _name_problems(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Iterator[Problem]:
@@ -138,15 +144,16 @@ def _bars_problems(bars: Mapping[str, Any], attacks: Sequence[Any]) -> Iterator[
             yield Problem(("bars", key), text)
 
 
-def _training_problems(name: Any, preset: Any, changes: Any) -> Iterator[Problem]:
-    where: Loc = ("training", "changes")
+def _training_problems(section: tuple[str, ...], name: Any, training: Mapping[str, Any]) -> Iterator[Problem]:
+    preset, changes = training.get("preset"), training.get("changes", {})
+    where: Loc = (*section, "changes")
     if not isinstance(name, str) or name not in METHODS or not isinstance(preset, str):
         return
     method = method_of(name)
     if preset not in method.presets:
         of = "" if name == DEFAULT else f" of method {name}"
         yield Problem(
-            ("training", "preset"), f"{show(preset)} names no training preset{of}{suggest(preset, method.presets)}"
+            (*section, "preset"), f"{show(preset)} names no training preset{of}{suggest(preset, method.presets)}"
         )
         return
     if not isinstance(changes, Mapping):
@@ -159,8 +166,8 @@ def _training_problems(name: Any, preset: Any, changes: Any) -> Iterator[Problem
     try:
         method.config(preset, dict(changes))
     except ValidationError as error:
-        models: dict[tuple[str, ...], type[BaseModel]] = {("training", "changes"): method.settings}
-        models |= {("training", "changes", group): model for group, model in groups.items()}
+        models: dict[tuple[str, ...], type[BaseModel]] = {(*section, "changes"): method.settings}
+        models |= {(*section, "changes", group): model for group, model in groups.items()}
         for detail in error.errors():
             yield explain({**detail, "loc": (*where, *detail["loc"])}, models)
 

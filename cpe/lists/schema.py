@@ -40,6 +40,7 @@ class ConceptList(Settings):
         base_model: "embedded", a folder in diffusers' layout, or a name on the hub.
         profile: how pictures are made, a key of `cpe.terms.profiles.PROFILES`.
         method: the way of erasing, a key of `cpe.methods.table.METHODS`.
+        comparison: how other methods are trained to be compared on it, where not by the preset that fits.
         surrogate: what every target turns into.
         targets: the concepts to erase.
         kept: names that must survive, evaluated.
@@ -60,6 +61,7 @@ class ConceptList(Settings):
     templates: tuple[Template, ...] = Field(min_length=1)
     anchors: Anchors
     training: Training
+    comparison: dict[Annotated[str, AfterValidator(one_of("method", METHODS))], Training] = added_later({})
     evaluation: Evaluation
     bars: Bars = Bars()
     limits: Limits | None = added_later(None)

@@ -28,6 +28,7 @@ class Method(ABC):
         presets: settings by name.
         joint: whether all concepts are trained together into one piece, or each into its own.
         file_name: of a piece's file.
+        seeded: whether another training seed gives something else; False where nothing is drawn, as in a closed form.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Method(ABC):
     presets: Mapping[str, Any]
     joint: bool
     file_name: str
+    seeded: bool = True
 
     def config(self, preset: str, changes: Mapping[str, Any] | None = None) -> Any:
         """Returns a preset with some of its settings changed; of a group of settings, some of them.

@@ -12,6 +12,7 @@ import typer
 from flows.cli.attack import attack
 from flows.cli.clean import clean
 from flows.cli.command import command_of, table
+from flows.cli.compare import compare
 from flows.cli.gates import GatesOption, load_gates
 from flows.cli.interrupt import start_prefect
 from flows.cli.models import models
@@ -59,6 +60,7 @@ command(status)
 command(clean)
 command(watch)
 command(results)
+command_of(app, resumes=True)(compare)
 app.add_typer(models, name="models")
 app.add_typer(store, name="store")
 

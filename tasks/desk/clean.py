@@ -24,8 +24,9 @@ from tasks.draw import shards
 from tasks.here.places import Places
 from tasks.plan import Plan
 
-# In the order of removal.
-KINDS = ("observations", "scores", "pictures", "attacks", "plans", "used", "bundles", "gates")
+KINDS = (  # in the order of removal
+    "comparisons", "observations", "scores", "pictures", "attacks", "plans", "used", "bundles", "gates",
+)  # fmt: skip
 KEEP_VERSIONS = 10
 GRACE_DAYS = 14.0
 
@@ -131,6 +132,7 @@ def _needed(places: Places, keep_versions: int, old: datetime) -> set[str]:
             pictures |= {address for part in of.get("pictures", {}).values() for address in part}
     needed |= {f"pictures/{address}" for address in pictures}
     needed |= {key for key in store.keys("attacks") if _manifest(store, key).get("bundle") in bundles}
+    needed |= {key for key in store.keys("comparisons") if _manifest(store, key).get("list_hash") in lists}
     needed |= {key for key in store.keys("observations") if _manifest(store, key).get("shard") in pictures}
     return needed
 

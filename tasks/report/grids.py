@@ -36,7 +36,7 @@ def grid_of(places: Places, plan: Plan, stored: Path, role: str) -> page.Grid:
     for concept, phases in drawn.items():
         pictures = {
             phase: [
-                _thumbnail(pictures_folder(places, plan, row["bundle"], by_address[row["shard"]]) / row["path"], plan)
+                thumbnail(pictures_folder(places, plan, row["bundle"], by_address[row["shard"]]) / row["path"], plan)
                 for row in rows
             ]
             for phase, rows in phases.items()
@@ -51,7 +51,7 @@ def grid_of(places: Places, plan: Plan, stored: Path, role: str) -> page.Grid:
     return page.Grid(role.capitalize(), [f"seed {row['seed']}" for row in first], grid_rows, note)
 
 
-def _thumbnail(path: Path, plan: Plan) -> bytes:
+def thumbnail(path: Path, plan: Plan) -> bytes:
     """Returns a picture as PNG bytes, made smaller where it is large, and blurred where it may be explicit."""
     with Image.open(path) as opened:
         if max(opened.size) <= GRID_PIXELS and not domain_of(plan.concepts.domain).covered:
@@ -71,7 +71,7 @@ def moved_grid(places: Places, plan: Plan, rows: Sequence[dict[str, Any]]) -> pa
 
     def picture(row: dict[str, Any], phase: str) -> bytes:
         bundle = plan.bundle if phase == "after" else None
-        return _thumbnail(pictures_folder(places, plan, bundle, by_address[row[phase]]) / row["path"], plan)
+        return thumbnail(pictures_folder(places, plan, bundle, by_address[row[phase]]) / row["path"], plan)
 
     made = [
         page.GridRow(

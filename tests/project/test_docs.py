@@ -35,6 +35,8 @@ PLACEHOLDERS = {
 RUN_ELSEWHERE = {  # command: the file that runs it, and how it stands there
     "cpe plan celebs": ("tests/tasks/test_plan_command.py", '"celebs"'),
     "cpe erase celebs": ("tests/flows/test_published.py", '"celebs"'),
+    "cpe compare emoji": ("tests/flows/test_compare.py", '"compare", str(workplace.path), *METHODS'),
+    "cpe compare emoji --json": ("tests/flows/test_compare.py", '"compare", str(workplace.path), *options, "--json"'),
     "cpe bench": ("tests/project/test_benchmarks.py", '"bench"'),
     "cpe bench --model embedded": ("tests/project/test_benchmarks.py", '"bench"'),
     "cpe watch --status": ("tests/tasks/test_attempts.py", '["watch", "--status"]'),

@@ -24,7 +24,7 @@ class Uce(Method):
 
     name, title, version = "uce", "UCE edits of the key and value matrices", 1
     settings, presets = UceConfig, PRESETS
-    joint, file_name = True, "edit.safetensors"
+    joint, seeded, file_name = True, False, "edit.safetensors"
 
     def train(
         self, lessons: Sequence[Lesson], texts: Encoded, pipe: Any, config: UceConfig, bench: Bench

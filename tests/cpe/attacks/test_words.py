@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from cpe.attacks.base import Sought
+from cpe.attacks.base import Attack, Sought
 from cpe.attacks.plurals import plural
 from cpe.attacks.reading import WORDS, words_of
 from cpe.attacks.table import ATTACKS, attack_of
@@ -66,7 +66,7 @@ def test_a_language_has_one_place_for_its_noun_and_an_article_where_it_has_artic
 
 @settings(deadline=None, max_examples=100)
 @given(
-    attack=st.sampled_from(sorted(ATTACKS)),
+    attack=st.sampled_from([name for name in sorted(ATTACKS) if isinstance(attack_of(name), Attack)]),
     erased=st.lists(st.sampled_from(NOUNS), min_size=1, max_size=5, unique=True),
     data=st.data(),
 )

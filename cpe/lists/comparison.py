@@ -1,0 +1,79 @@
+"""The ways of erasing that a list is compared in: the same list and pictures, other methods and training seeds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cpe.lists.schema import ConceptList
+from cpe.lists.sections import Training
+from cpe.methods.base import Method, method_of
+from cpe.methods.table import METHODS
+from cpe.terms.settings import Settings
+from wording.foreign import show
+
+TRAINING_SEEDS, MOST_TRAINING_SEEDS = 3, 100
+PUBLISHED = "published"  # the preset of a method that has none for a list of this kind
+
+
+class Way(Settings):
+    """One way of erasing a list.
+
+    Attributes:
+        method: a key of `cpe.methods.table.METHODS`.
+        training: its settings.
+        seed: of the training.
+    """
+
+    method: str
+    training: Training
+    seed: int
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the seed makes a difference."""
+        return method_of(self.method).seeded
+
+    def of(self, concept_list: ConceptList) -> ConceptList:
+        """Returns the list, erased this way; bars are asked of its own method alone."""
+        values: dict[str, Any] = concept_list.model_dump()
+        if self.method != concept_list.method:
+            values |= {"bars": {}, "comparison": {}}
+        return ConceptList.model_validate(values | self.model_dump())
+
+
+def ways_of(concept_list: ConceptList, methods: Sequence[str], seeds: int) -> tuple[Way, ...]:
+    """Returns the ways to compare: each method with the list's seed and those that follow it.
+
+    A method whose result does not depend on the seed is one way, with the list's own.
+
+    Args:
+        concept_list: the list.
+        methods: keys of `cpe.methods.table.METHODS`, each counted once; none means all.
+        seeds: how many, 1 to MOST_TRAINING_SEEDS.
+
+    Raises:
+        ValueError: no such method, a number of seeds out of range, or a method without a preset for the list.
+    """
+    if not 1 <= seeds <= MOST_TRAINING_SEEDS:
+        raise ValueError(f"seeds must be 1 to {MOST_TRAINING_SEEDS} training seeds, got {seeds}")
+    chosen = [method_of(name) for name in dict.fromkeys(methods or METHODS)]
+    return tuple(
+        Way(method=each.name, training=training, seed=concept_list.seed + offset)
+        for each, training in [(each, _training(concept_list, each)) for each in chosen]
+        for offset in range(seeds if each.seeded else 1)
+    )
+
+
+def _training(concept_list: ConceptList, method: Method) -> Training:
+    """Returns the list's own training, what its `comparison` says, or the preset that fits."""
+    if method.name == concept_list.method:
+        return concept_list.training
+    if method.name in concept_list.comparison:
+        return concept_list.comparison[method.name]
+    for preset in (concept_list.training.preset, concept_list.name, PUBLISHED):
+        if preset in method.presets:
+            return Training(preset=preset)
+    raise ValueError(
+        f"method {method.name!r} has no preset {show(concept_list.training.preset)} and none called {PUBLISHED!r}; "
+        f"write `comparison: {{{method.name}: {{preset: …}}}}` into the list ({', '.join(method.presets)}), or compare "
+        "other methods with --method"
+    )
