@@ -21,14 +21,14 @@ class Edit:
     Args:
         pipe: the pipeline or network.
         paths: the layers whose weights change.
-        change: gives what is added to a layer's weight (O, D), in float32.
+        change: gives what is added to the weight of the layer at a path, both float32, of the weight's own shape.
 
     Raises:
         ValueError: a weight is packed, as quantised ones are.
         RuntimeError: something that erases is on the network already, or its weights are elsewhere (offloaded).
     """
 
-    def __init__(self, pipe: Any, paths: Iterable[str], change: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, pipe: Any, paths: Iterable[str], change: Callable[[str, Tensor], Tensor]) -> None:
         self.network = network_of(pipe)
         self.active = True
         weights = {path: weight_of(self.network, path) for path in paths}
@@ -40,7 +40,9 @@ class Edit:
             )
         self._before = {path: (weight, weight.detach().clone()) for path, weight in weights.items()}
         with torch.no_grad():
-            changed = [weight.float() + change(weight.float()) for weight in weights.values()]  # all, or nothing
+            changed = [
+                weight.float() + change(path, weight.float()) for path, weight in weights.items()
+            ]  # all, or nothing
             for weight, value in zip(weights.values(), changed, strict=True):
                 weight.copy_(value)
         vars(self.network)[ATTRIBUTE] = self

@@ -74,20 +74,32 @@ def innermost(module: nn.Module) -> nn.Module:
 
 
 def weight_of(network: nn.Module, path: str) -> Tensor:
-    """Returns the weight (O, D) of a projection.
+    """Returns the weight of a layer: (O, D) of a projection, (O, I, height, width) of a convolution.
 
     Raises:
-        ValueError: it is packed, as quantised ones are.
+        ValueError: it is packed, as quantised ones are, or the layer is of neither kind.
     """
     module: Any = innermost(network.get_submodule(path))
+    shape = _shape_of(module)
+    if not shape:
+        raise ValueError(f"{path} ({type(module).__name__}) is neither a projection nor a convolution")
     weight = module.weight
-    if type(weight) not in (Tensor, nn.Parameter) or tuple(weight.shape) != (module.out_features, module.in_features):
+    if type(weight) not in (Tensor, nn.Parameter) or tuple(weight.shape) != shape:
         raise ValueError(
             f"the weights of {path} are packed or quantised ({type(module).__name__}, {type(weight).__name__} of "
-            f"{tuple(getattr(weight, 'shape', ()))} for {module.out_features} x {module.in_features}); train on the "
-            "model as it was published, then attach the gates to the quantised one"
+            f"{tuple(getattr(weight, 'shape', ()))} for {' x '.join(map(str, shape))}); train on the model as it was "
+            "published, then attach the gates to the quantised one"
         )
     return weight
+
+
+def _shape_of(module: Any) -> tuple[int, ...]:
+    """Returns the shape that a layer's unpacked weight has; () for what is neither a projection nor a convolution."""
+    if hasattr(module, "out_features"):
+        return module.out_features, module.in_features
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return module.out_channels, module.in_channels // module.groups, *module.kernel_size
+    return ()
 
 
 def is_fused(attention: Any) -> bool:
