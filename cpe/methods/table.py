@@ -9,6 +9,8 @@ METHODS = {
     "cpe": "cpe.methods.pinpoint.method:PINPOINT",
     "uce": "cpe.methods.uce.method:UCE",
     "rece": "cpe.methods.rece.method:RECE",
+    "esd-x": "cpe.methods.esd.method:ESD_X",
+    "esd-u": "cpe.methods.esd.method:ESD_U",
 }
 DEFAULT = "cpe"  # of lists and files that name none
 

@@ -18,11 +18,11 @@ from cpe.methods.pinpoint.storage.checks import GateFileError, check_sum
 from cpe.models.attachment import network_of
 from cpe.models.edits import Edit
 from cpe.models.families.table import sites_of
-from cpe.models.sites import is_fused, weight_of, widths_of
+from cpe.models.sites import is_fused, layer_of, parameter_of, widths_of
 from wording.foreign import show, told
 
 TEXT_MAP = "text_map"  # the tensor's name in a file of one change for all matrices
-DELTA_PREFIX = "delta."  # of the tensors' names in a file of one change a layer; the layer's module path follows
+DELTA_PREFIX = "delta."  # of the tensors' names in a file of one change a layer; what changes follows, as Edit names it
 
 
 class EditError(ValueError):
@@ -99,7 +99,7 @@ class LayerEdit(NetworkEdit):
     Args:
         concepts: their names.
         deltas: by module path, what is added to a layer's weight, of the weight's own shape: (O, I) of a projection,
-            (O, I, height, width) of a convolution.
+            (O, I, height, width) of a convolution; by `path.bias`, what is added to its bias (O,).
     """
 
     def __init__(self, concepts: Sequence[str], deltas: Mapping[str, Tensor]) -> None:
@@ -109,17 +109,27 @@ class LayerEdit(NetworkEdit):
     def _put_on(self, pipe: Any) -> Edit:
         network = network_of(pipe)
         sites_of(pipe)  # refuses a network whose projections are fused, past the changed ones
-        for path, delta in self.deltas.items():
-            _check_layer(network, path, delta)
-        return Edit(pipe, self.deltas, lambda path, weight: self.deltas[path].to(weight))
+        for name, delta in self.deltas.items():
+            _check_layer(network, name, delta)
+        return Edit(pipe, self.deltas, lambda name, weight: self.deltas[name].to(weight))
 
 
-def _check_layer(network: nn.Module, path: str, delta: Tensor) -> None:
-    """Checks that a layer is there, and that its change is of its weight's shape.
+def layer_tensors(deltas: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns changes as their file holds them.
+
+    Args:
+        deltas: of weights by their layers' paths, and of biases by `path.bias`.
+    """
+    return {DELTA_PREFIX + name: delta.contiguous() for name, delta in deltas.items()}
+
+
+def _check_layer(network: nn.Module, name: str, delta: Tensor) -> None:
+    """Checks that a layer is there, and that its change is of its weight's (or bias's) shape.
 
     Raises:
         EditError: it is not, or the attention that it is of passes it by.
     """
+    path = layer_of(name)
     try:
         attention = network.get_submodule(path.rpartition(".")[0])
         network.get_submodule(path)
@@ -128,10 +138,10 @@ def _check_layer(network: nn.Module, path: str, delta: Tensor) -> None:
             f"the edit changes {path}, which {type(network).__name__} does not have; was it made for another base "
             "model?"
         ) from None
-    shape = tuple(weight_of(network, path).shape)
+    shape = tuple(parameter_of(network, name).shape)
     if tuple(delta.shape) != shape:
         raise EditError(
-            f"the edit changes {path} by {tuple(delta.shape)}, the pipeline's weight is of {shape}; was it made for "
+            f"the edit changes {name} by {tuple(delta.shape)}, the pipeline's weight is of {shape}; was it made for "
             "another base model?"
         )
     if is_fused(attention):

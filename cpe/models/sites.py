@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 PARTS = ("to_k", "to_v")
+BIAS = ".bias"  # at the end of a bias's name, after its layer's path; a weight is named by the path alone
 _NEEDS = (
     "CPE's gates belong to attentions whose keys and values are computed from the text alone (attn2.to_k, attn2.to_v)"
 )
@@ -91,6 +92,27 @@ def weight_of(network: nn.Module, path: str) -> Tensor:
             "published, then attach the gates to the quantised one"
         )
     return weight
+
+
+def layer_of(name: str) -> str:
+    """Returns the path of the layer that a weight is of, which is its name, or a bias, named `path.bias`."""
+    return name.removesuffix(BIAS)
+
+
+def parameter_of(network: nn.Module, name: str) -> Tensor:
+    """Returns the weight of a layer by the layer's path, or its bias (O,) by `path.bias`.
+
+    Raises:
+        ValueError: the layer's weight is packed, it is neither projection nor convolution, or it has no bias.
+    """
+    path = layer_of(name)
+    weight = weight_of(network, path)
+    if path == name:
+        return weight
+    bias: Any = getattr(innermost(network.get_submodule(path)), "bias", None)
+    if not isinstance(bias, Tensor):
+        raise ValueError(f"{path} of {type(network).__name__} has no bias")
+    return bias
 
 
 def _shape_of(module: Any) -> tuple[int, ...]:
