@@ -11,6 +11,7 @@ METHODS = {
     "rece": "cpe.methods.rece.method:RECE",
     "esd-x": "cpe.methods.esd.method:ESD_X",
     "esd-u": "cpe.methods.esd.method:ESD_U",
+    "concept-ablation": "cpe.methods.ablation.method:ABLATION",
 }
 DEFAULT = "cpe"  # of lists and files that name none
 

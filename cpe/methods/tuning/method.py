@@ -98,7 +98,8 @@ class Tuning(Method):
         taught, learned = timed(training, config.batch, text)
         goal = training.goal
         step = goal.taught_passes * taught + learned
-        return (training.steps * step + goal.preparations * goal.prepared_passes * taught) / concepts
+        prepared = goal.prepared_passes * taught * goal.prepared_pictures / config.batch
+        return (training.steps * step + goal.preparations * prepared) / concepts
 
     def size(self, pipe: Any, config: Any, concepts: int) -> int:
         """Returns the bytes of the change, float32, which so many concepts share."""

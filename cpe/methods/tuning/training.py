@@ -25,12 +25,13 @@ class Goal(ABC):
     Attributes:
         preparations: how many times something is drawn before the first step.
         taught_passes: passes of the untouched network that a picture of a step takes, on average.
-        prepared_passes: those that a preparation takes, of a batch each.
+        prepared_passes: those that a preparation takes, of `prepared_pictures` pictures each.
     """
 
     preparations: int = 0
     taught_passes: float
     prepared_passes: int = 0
+    prepared_pictures: int = 0
 
     def prepared(self, number: int) -> Tensor:
         """Draws what is drawn beforehand, (B, C, height, width); numbers count from 0."""
