@@ -53,6 +53,24 @@ def test_detached_a_half_precision_network_is_what_it_was_bit_for_bit():
     assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
 
 
+def test_a_bias_changes_too_and_comes_off_bit_for_bit():
+    pipe, path = tiny_pipeline(), f"{ATTENTION}.attn2.to_out.0"
+    before = copy.deepcopy(pipe.unet.state_dict())
+    edit = LayerEdit(["cat"], {f"{path}.bias": torch.arange(16.0)})
+    with edit.attached(pipe):
+        changed = {name for name, value in pipe.unet.state_dict().items() if not torch.equal(value, before[name])}
+        assert changed == {f"{path}.bias"}
+        assert torch.equal(pipe.unet.get_submodule(path).bias, before[f"{path}.bias"] + torch.arange(16.0))
+    assert all(torch.equal(value, before[name]) for name, value in pipe.unet.state_dict().items())
+    with pytest.raises(ValueError, match=r"attn2\.to_k of UNet2DConditionModel has no bias"):
+        LayerEdit(["cat"], {f"{ATTENTION}.attn2.to_k.bias": torch.ones(16)}).attach(pipe)
+    edit.attach(pipe)
+    moved = pipe.unet.get_submodule(path)
+    moved.bias = torch.nn.Parameter(moved.bias.detach().clone())
+    with pytest.raises(RuntimeError, match=r"to_out\.0\.bias and 0 more were replaced"):
+        edit.detach()
+
+
 def test_a_file_gives_back_what_was_written(tmp_path):
     edit = edit_for(tiny_pipeline().unet)
     found = read_layers([kept(edit, tmp_path / "layers.safetensors")])
