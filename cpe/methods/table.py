@@ -9,6 +9,9 @@ METHODS = {
     "cpe": "cpe.methods.pinpoint.method:PINPOINT",
     "uce": "cpe.methods.uce.method:UCE",
     "rece": "cpe.methods.rece.method:RECE",
+    "esd-x": "cpe.methods.esd.method:ESD_X",
+    "esd-u": "cpe.methods.esd.method:ESD_U",
+    "concept-ablation": "cpe.methods.ablation.method:ABLATION",
 }
 DEFAULT = "cpe"  # of lists and files that name none
 

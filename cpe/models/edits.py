@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cpe.models.attachment import ATTRIBUTE, attachment_at, network_of
-from cpe.models.sites import innermost, weight_of
+from cpe.models.sites import innermost, layer_of, parameter_of
 
 
 class Edit:
@@ -20,27 +20,29 @@ class Edit:
 
     Args:
         pipe: the pipeline or network.
-        paths: the layers whose weights change.
-        change: gives what is added to a layer's weight (O, D), in float32.
+        names: the weights that change, by their layers' paths, and biases, by `path.bias`.
+        change: gives what is added to a weight by its name, both float32, of the weight's own shape.
 
     Raises:
-        ValueError: a weight is packed, as quantised ones are.
+        ValueError: a weight is packed, as quantised ones are, or there is no such bias.
         RuntimeError: something that erases is on the network already, or its weights are elsewhere (offloaded).
     """
 
-    def __init__(self, pipe: Any, paths: Iterable[str], change: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, pipe: Any, names: Iterable[str], change: Callable[[str, Tensor], Tensor]) -> None:
         self.network = network_of(pipe)
         self.active = True
-        weights = {path: weight_of(self.network, path) for path in paths}
-        check_free(self.network, weights)
-        away = [path for path, weight in weights.items() if weight.is_meta]
+        weights = {name: parameter_of(self.network, name) for name in names}
+        check_free(self.network, map(layer_of, weights))
+        away = [name for name, weight in weights.items() if weight.is_meta]
         if away:
             raise RuntimeError(
                 f"the weights of {away[0]} and {len(away) - 1} more are offloaded; attach first, then offload"
             )
-        self._before = {path: (weight, weight.detach().clone()) for path, weight in weights.items()}
+        self._before = {name: (weight, weight.detach().clone()) for name, weight in weights.items()}
         with torch.no_grad():
-            changed = [weight.float() + change(weight.float()) for weight in weights.values()]  # all, or nothing
+            changed = [
+                weight.float() + change(name, weight.float()) for name, weight in weights.items()
+            ]  # all, or nothing
             for weight, value in zip(weights.values(), changed, strict=True):
                 weight.copy_(value)
         vars(self.network)[ATTRIBUTE] = self
@@ -54,7 +56,7 @@ class Edit:
         """
         if not self.active:
             return
-        other = [path for path, (weight, _) in self._before.items() if not self._is_there(path, weight)]
+        other = [name for name, (weight, _) in self._before.items() if not self._is_there(name, weight)]
         if other:
             raise RuntimeError(
                 f"the weights of {other[0]} and {len(other) - 1} more were replaced since they were edited (loaded "
@@ -67,9 +69,10 @@ class Edit:
         if vars(self.network).get(ATTRIBUTE) is self:
             del vars(self.network)[ATTRIBUTE]
 
-    def _is_there(self, path: str, weight: Tensor) -> bool:
+    def _is_there(self, name: str, weight: Tensor) -> bool:
         """Whether a weight is still the one of its layer, and has numbers."""
-        now = getattr(innermost(self.network.get_submodule(path)), "weight", None)
+        kind = "weight" if layer_of(name) == name else "bias"
+        now = getattr(innermost(self.network.get_submodule(layer_of(name))), kind, None)
         return now is weight and not weight.is_meta
 
 

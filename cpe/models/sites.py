@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 PARTS = ("to_k", "to_v")
+BIAS = ".bias"  # at the end of a bias's name, after its layer's path; a weight is named by the path alone
 _NEEDS = (
     "CPE's gates belong to attentions whose keys and values are computed from the text alone (attn2.to_k, attn2.to_v)"
 )
@@ -74,20 +75,53 @@ def innermost(module: nn.Module) -> nn.Module:
 
 
 def weight_of(network: nn.Module, path: str) -> Tensor:
-    """Returns the weight (O, D) of a projection.
+    """Returns the weight of a layer: (O, D) of a projection, (O, I, height, width) of a convolution.
 
     Raises:
-        ValueError: it is packed, as quantised ones are.
+        ValueError: it is packed, as quantised ones are, or the layer is of neither kind.
     """
     module: Any = innermost(network.get_submodule(path))
+    shape = _shape_of(module)
+    if not shape:
+        raise ValueError(f"{path} ({type(module).__name__}) is neither a projection nor a convolution")
     weight = module.weight
-    if type(weight) not in (Tensor, nn.Parameter) or tuple(weight.shape) != (module.out_features, module.in_features):
+    if type(weight) not in (Tensor, nn.Parameter) or tuple(weight.shape) != shape:
         raise ValueError(
             f"the weights of {path} are packed or quantised ({type(module).__name__}, {type(weight).__name__} of "
-            f"{tuple(getattr(weight, 'shape', ()))} for {module.out_features} x {module.in_features}); train on the "
-            "model as it was published, then attach the gates to the quantised one"
+            f"{tuple(getattr(weight, 'shape', ()))} for {' x '.join(map(str, shape))}); train on the model as it was "
+            "published, then attach the gates to the quantised one"
         )
     return weight
+
+
+def layer_of(name: str) -> str:
+    """Returns the path of the layer that a weight is of, which is its name, or a bias, named `path.bias`."""
+    return name.removesuffix(BIAS)
+
+
+def parameter_of(network: nn.Module, name: str) -> Tensor:
+    """Returns the weight of a layer by the layer's path, or its bias (O,) by `path.bias`.
+
+    Raises:
+        ValueError: the layer's weight is packed, it is neither projection nor convolution, or it has no bias.
+    """
+    path = layer_of(name)
+    weight = weight_of(network, path)
+    if path == name:
+        return weight
+    bias: Any = getattr(innermost(network.get_submodule(path)), "bias", None)
+    if not isinstance(bias, Tensor):
+        raise ValueError(f"{path} of {type(network).__name__} has no bias")
+    return bias
+
+
+def _shape_of(module: Any) -> tuple[int, ...]:
+    """Returns the shape that a layer's unpacked weight has; () for what is neither a projection nor a convolution."""
+    if hasattr(module, "out_features"):
+        return module.out_features, module.in_features
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return module.out_channels, module.in_channels // module.groups, *module.kernel_size
+    return ()
 
 
 def is_fused(attention: Any) -> bool:
