@@ -9,6 +9,7 @@ METHODS = {
     "cpe": "cpe.methods.pinpoint.method:PINPOINT",
     "uce": "cpe.methods.uce.method:UCE",
     "rece": "cpe.methods.rece.method:RECE",
+    "speed": "cpe.methods.speed.method:SPEED",
 }
 DEFAULT = "cpe"  # of lists and files that name none
 
