@@ -10,6 +10,7 @@ METHODS = {
     "uce": "cpe.methods.uce.method:UCE",
     "rece": "cpe.methods.rece.method:RECE",
     "speed": "cpe.methods.speed.method:SPEED",
+    "mace": "cpe.methods.mace.method:MACE",
 }
 DEFAULT = "cpe"  # of lists and files that name none
 

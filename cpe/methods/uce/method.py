@@ -33,7 +33,7 @@ class Uce(Method):
 
         step = bench.begin(1, 0)
         named = [p for lesson in lessons for p in (*lesson.target, *lesson.surrogate, *lesson.anchors)]
-        ends = name_ends(dict.fromkeys(named), lambda text: _ids(pipe.tokenizer, text))
+        ends = name_ends(dict.fromkeys(named), lambda text: ids_of(pipe.tokenizer, text))
         found = self.tensors(lessons, texts, ends.__getitem__, config, pipe)
         step("edit")
         concepts = json.dumps([lesson.concept for lesson in lessons])
@@ -78,7 +78,8 @@ class Uce(Method):
         return 4 * width * width
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
+def ids_of(tokenizer: Any, text: str) -> list[int]:
+    """Returns a text's tokens without start, end and padding."""
     read = tokenizer(text, truncation=True, max_length=tokenizer.model_max_length, add_special_tokens=True)
     ids: list[int] = read.input_ids
     return ids[1:-1]
