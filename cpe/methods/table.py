@@ -9,6 +9,8 @@ METHODS = {
     "cpe": "cpe.methods.pinpoint.method:PINPOINT",
     "uce": "cpe.methods.uce.method:UCE",
     "rece": "cpe.methods.rece.method:RECE",
+    "speed": "cpe.methods.speed.method:SPEED",
+    "mace": "cpe.methods.mace.method:MACE",
     "esd-x": "cpe.methods.esd.method:ESD_X",
     "esd-u": "cpe.methods.esd.method:ESD_U",
     "concept-ablation": "cpe.methods.ablation.method:ABLATION",

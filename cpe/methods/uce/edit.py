@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cpe.methods.lessons import Encoded, Lesson, Prompt
-from cpe.methods.uce.config import UceConfig
+from cpe.methods.uce.config import TokensConfig, UceConfig
 
 Place = Callable[[Prompt], int]  # where the last token of a prompt's name stands
 
@@ -62,7 +62,7 @@ def solve(concepts: Sequence[tuple[Tensor, Tensor]], kept: Sequence[Tensor], con
 
 
 def concept_tokens(
-    lessons: Sequence[Lesson], texts: Encoded, place: Place, config: UceConfig
+    lessons: Sequence[Lesson], texts: Encoded, place: Place, config: TokensConfig
 ) -> list[tuple[Tensor, Tensor]]:
     """Returns each concept's edited tokens over all its prompts, and what they turn into, (n, D) float64 each."""
     found = []
@@ -73,14 +73,16 @@ def concept_tokens(
     return found
 
 
-def _aligned(target: Prompt, surrogate: Prompt, texts: Encoded, place: Place, config: UceConfig) -> tuple[Tensor, ...]:
+def _aligned(
+    target: Prompt, surrogate: Prompt, texts: Encoded, place: Place, config: TokensConfig
+) -> tuple[Tensor, ...]:
     """Returns a prompt's edited tokens and those that they turn into, (n, D) each, name's end to name's end."""
     both = [_tokens(prompt, texts, place, config) for prompt in (target, surrogate)]
     shortest = min(map(len, both))
     return tuple(tokens[:shortest] for tokens in both)
 
 
-def kept_tokens(lessons: Sequence[Lesson], texts: Encoded, place: Place, config: UceConfig) -> Iterator[Tensor]:
+def kept_tokens(lessons: Sequence[Lesson], texts: Encoded, place: Place, config: TokensConfig) -> Iterator[Tensor]:
     """Yields the tokens (n, D) of each anchor in all its prompts, and of the empty prompt."""
     prompts = {prompt for lesson in lessons for prompt in lesson.anchors}
     in_order = sorted(prompts, key=lambda prompt: (prompt.name, prompt.text))  # sums depend on it in their last bits
@@ -89,10 +91,13 @@ def kept_tokens(lessons: Sequence[Lesson], texts: Encoded, place: Place, config:
     yield texts.empty.double()
 
 
-def _tokens(prompt: Prompt, texts: Encoded, place: Place, config: UceConfig) -> Tensor:
-    at = place(prompt)
-    text = texts.of([prompt.text])[0].double()
-    return text[at : at + 1] if config.tokens == "last" else text[at:]
+def _tokens(prompt: Prompt, texts: Encoded, place: Place, config: TokensConfig) -> Tensor:
+    return texts.of([prompt.text])[0].double()[token_span(place(prompt), config)]
+
+
+def token_span(end: int, config: TokensConfig) -> slice:
+    """Returns which of a prompt's tokens are edited or kept, its name's last one being at `end`."""
+    return slice(end, end + 1 if config.tokens == "last" else None)
 
 
 def name_ends(prompts: Iterable[Prompt], ids: Callable[[str], list[int]], begin: int = 1) -> dict[Prompt, int]:
