@@ -14,10 +14,10 @@ ATTACKS = {
     "longer": "cpe.attacks.longer:LONGER",
     "composed": "cpe.attacks.composed:COMPOSED",
     "scenes": "cpe.attacks.scenes:SCENES",
-    "ring-a-bell": "cpe.attacks.ring_a_bell:RING_A_BELL",
-    "inversion": "cpe.attacks.inversion:INVERSION",
-    "prefix": "cpe.attacks.prefix:PREFIX",
-    "free-prompt": "cpe.attacks.free_prompt:FREE_PROMPT",
+    "ring-a-bell-soft": "cpe.attacks.learned.ring_a_bell:RING_A_BELL",
+    "inversion": "cpe.attacks.learned.inversion:INVERSION",
+    "prefix": "cpe.attacks.learned.prefix:PREFIX",
+    "free-prompt": "cpe.attacks.learned.free_prompt:FREE_PROMPT",
 }
 
 

@@ -27,10 +27,10 @@ LISTED = {
     "evaluation": {
         "templates": ["a picture of a {}"],
         "seeds": 1,
-        "attacks": ["inversion", "ring-a-bell"],
+        "attacks": ["inversion", "ring-a-bell-soft"],
         "budget": {"steps": 2, "starts": 2},
     },
-    "bars": {"attack_inversion_at_most": 1.0, "attack_ring-a-bell_at_most": 1.0, "least_pictures": 1},
+    "bars": {"attack_inversion_at_most": 1.0, "attack_ring-a-bell-soft_at_most": 1.0, "least_pictures": 1},
 }
 
 
@@ -51,7 +51,7 @@ def place(tmp_path_factory):
 def test_the_flow_searches_draws_both_ways_and_a_bar_reads_what_came_of_it(place):
     path, results = place
     labels = {figure["label"]: figure for figure in results["figures"]}
-    for name in ("inversion", "ring-a-bell"):
+    for name in ("inversion", "ring-a-bell-soft"):
         assert labels[f"Accuracy on set attack-{name}"]["count"] == 2 * 2, "targets by starts"
     bars = [bar["name"] for bar in results["bars"]]
     assert "accuracy on erased concepts under the attack 'inversion'" in bars
@@ -100,7 +100,7 @@ def test_a_search_cut_off_is_made_again_with_the_same_end_and_two_workers_make_w
                 return real(victim, aim)
 
             with monkeypatch.context() as patch:
-                patch.setattr("cpe.attacks.inversion.INVERSION", Search("inversion", "", "white box", 60, cut))
+                patch.setattr("cpe.attacks.learned.inversion.INVERSION", Search("inversion", "", "white box", 60, cut))
                 with pytest.raises(KeyboardInterrupt):
                     search_texts.fn(plan)
             assert sum(Places.from_environment().store().has(each.key) for each in hunts(plan)) == 1
@@ -128,9 +128,9 @@ def test_attacking_again_makes_nothing_and_says_the_same(place):
 
 def test_the_command_line_tells_and_refuses_in_one_line(place):
     path, _ = place
-    told = RUNNER.invoke(app, ["attack", str(path), "--attack", "ring-a-bell", "--starts", "2"])
+    told = RUNNER.invoke(app, ["attack", str(path), "--attack", "ring-a-bell-soft", "--starts", "2"])
     assert told.exit_code == 0, told.output
-    assert re.search(r"ring-a-bell.*text encoder.*\d %", told.output)
+    assert re.search(r"ring-a-bell-soft.*text encoder.*\d %", told.output)
     for options, words in (
         (["--attack", "inversio"], "did you mean 'inversion'?"),
         (["--steps", "0"], "budget.steps must be greater than or equal to 1, got 0"),

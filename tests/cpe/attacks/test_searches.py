@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cpe.attacks.base import Aim, Search, Victim
-from cpe.attacks.slots import FILLER, Slots
+from cpe.attacks.learned.slots import FILLER, Slots
 from cpe.attacks.table import ATTACKS, attack_of
 from cpe.embedded.observers import EmbeddedClassifier
 from cpe.models.loading import load_pipeline

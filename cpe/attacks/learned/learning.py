@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cpe.attacks.base import Aim, Found, Victim, asked
-from cpe.attacks.slots import Slots
+from cpe.attacks.learned.slots import Slots
 from cpe.models.attachment import network_of
 from cpe.models.families.table import family_of
 

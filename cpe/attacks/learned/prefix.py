@@ -5,8 +5,8 @@ from cpe.attacks.base import Aim, Found, Search, Victim, asked
 
 def search(victim: Victim, aim: Aim) -> Found:
     """Learns the tokens."""
-    from cpe.attacks.learning import learn
-    from cpe.attacks.slots import Slots
+    from cpe.attacks.learned.learning import learn
+    from cpe.attacks.learned.slots import Slots
 
     slots = Slots(victim.pipe, 5, after=asked([aim.concept])[0])
     return learn(victim, aim, slots, "picture")

@@ -5,8 +5,8 @@ from cpe.attacks.base import Aim, Found, Search, Victim
 
 def search(victim: Victim, aim: Aim) -> Found:
     """Learns the tokens."""
-    from cpe.attacks.learning import learn
-    from cpe.attacks.slots import Slots
+    from cpe.attacks.learned.learning import learn
+    from cpe.attacks.learned.slots import Slots
 
     slots = Slots(victim.pipe, 5)
     return learn(victim, aim, slots, "untouched")
