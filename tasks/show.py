@@ -34,7 +34,7 @@ def show_comparison(found: dict[str, Any]) -> None:
         {
             "method": row["method"],
             "seed": row["seed"],
-            **{role: row[role] and row[role]["rate"] for role in ("erased", "kept")},
+            **{role: row[role] for role in ("erased", "kept")},
             "H0": row["h0"],
             "seconds": row["seconds"],
         }

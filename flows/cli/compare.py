@@ -73,8 +73,7 @@ def show_comparison(found: dict[str, Any]) -> None:
             (
                 row["method"],
                 "any" if row["seed"] is None else str(row["seed"]),
-                *(_rate(row[role]) for role in ("erased", "kept")),
-                number(row["h0"]),
+                *(number(row[name]) for name in ("erased", "kept", "h0")),
                 *(_rate(row["attacks"][name]) for name in attacks),
                 MISSING if row["seconds"] is None else duration(row["seconds"]),
             )

@@ -6,9 +6,10 @@ What a search found depends on the bundle that it attacks, so that it is searche
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
@@ -23,6 +24,7 @@ from tasks.train import gates_of_bundle
 if TYPE_CHECKING:
     from torch import Tensor
 
+TIMED = 4  # steps
 FOUND, TEXT = "found.safetensors", "text"
 
 
@@ -119,6 +121,28 @@ def _search(places: Places, plan: Plan, each: Hunt, victim: Victim) -> None:
             save_file({TEXT: found.text.contiguous()}, folder / FOUND)
             (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
             places.store().put(each.key, folder)
+
+
+def time_step(pipe: Any, attack: str) -> float:
+    """Returns the seconds of one step of an attack that learns, through the untouched model; nothing of it is kept."""
+
+    def seconds(steps: int) -> float:
+        started = time.perf_counter()
+        attack_of(attack).search(Victim(pipe, Untouched()), Aim("thing", 0, steps))
+        return time.perf_counter() - started
+
+    seconds(1)
+    once = seconds(1)
+    return max(0.0, seconds(1 + TIMED) - once) / TIMED
+
+
+class Untouched:
+    """What erases nothing."""
+
+    @contextmanager
+    def attached(self, pipe: Any) -> Iterator[None]:
+        """Leaves the pipeline as it is."""
+        yield
 
 
 def found_text(places: Places, each: Hunt) -> "Tensor":

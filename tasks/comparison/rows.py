@@ -118,7 +118,7 @@ def _cost(places: Places, plan: Plan) -> tuple[float | None, int]:
 
 
 def as_json(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the table's rows for programs: a mapping a measure, attacks and other scores apart."""
+    """Returns the table's rows for programs: the main scores as numbers, attacks and all measures with intervals."""
 
     def measure(row: Mapping[str, Any], name: str, value: str, before: str) -> dict[str, Any] | None:
         if row[name] is None:
@@ -127,12 +127,11 @@ def as_json(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dic
         return {value: row[name], **own, before: row[f"{name}_before"]}
 
     attacks = [name for name in names if name.startswith(ATTACK)]
-    others = [name for name in names if name not in (*attacks, *FIRST)]
+    others = [name for name in names if name not in attacks]
     return [
         {
             **{key: row[key] for key in ("method", "preset", "seed", "bundle", "scores")},
-            **{role: measure(row, role, "rate", "before") if role in names else None for role in ("erased", "kept")},
-            "h0": row.get("h0"),
+            **{name: row.get(name) for name in FIRST},
             "seconds": row["seconds"],
             "bytes": row["bytes"],
             "attacks": {name.removeprefix(ATTACK): measure(row, name, "rate", "control") for name in attacks},

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from cpe.terms.profiles import Profile
+from tasks.attacks.search import hunts, time_step
 from tasks.draw import shards
 from tasks.embed import embedding_cache
 from tasks.evaluation.observers import open_observers
@@ -33,6 +34,7 @@ class Rates:
         picture_s: drawing a picture.
         look_s: measuring a picture, all observers that are here.
         picture_bytes: of a PNG file; early noise packs badly, so it is an upper bound.
+        attack_step_s: a step of an attack that learns its text, through the untouched model; 0 where none does.
     """
 
     prompt_s: float
@@ -41,6 +43,7 @@ class Rates:
     picture_s: float
     look_s: float
     picture_bytes: int
+    attack_step_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,15 @@ def estimate(plan: Plan, rates: Rates, places: Places) -> list[Cost]:
         Cost("prompts to encode", len(prompts), encode, encode * rates.prompt_bytes, encode * rates.prompt_s),
         Cost("gates to train", len(plan.gates), len(todo), disk, len(todo) * rates.concept_s),
     ]
+    searches = list(hunts(plan))
+    if searches:
+        waiting = [each for each in searches if not store.has(each.key)]
+        seconds = sum(each.aim.steps for each in waiting) * rates.attack_step_s
+        costs.append(
+            Cost(
+                "texts that attacks learn", len(searches), len(waiting), len(waiting) * rates.prompt_bytes * 2, seconds
+            )
+        )
     seen = 0
     for phase, bundle in (("before", None), ("after", plan.bundle)):
         total = missing = 0
@@ -106,7 +118,10 @@ def measure_rates(plan: Plan, places: Places) -> Rates:
             look_s += (time.perf_counter() - started) / 4
     packed = io.BytesIO()
     picture.save(packed, format="PNG")
-    return Rates(prompt_s, 2 * embeddings[0].numel(), concept_s, picture_s, look_s, len(packed.getvalue()))
+    learned = [each.search for each in plan.sets if each.steps]
+    attack_step_s = time_step(pipe, learned[0]) if learned else 0.0
+    size = len(packed.getvalue())
+    return Rates(prompt_s, 2 * embeddings[0].numel(), concept_s, picture_s, look_s, size, attack_step_s)
 
 
 def _time_drawing(pipe: Any, profile: Profile, prompt: str) -> tuple[Any, float]:

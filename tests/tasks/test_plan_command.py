@@ -1,6 +1,7 @@
 """`cpe plan` counts what is to do and `cpe doctor` what is missing; neither makes anything."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,12 +15,13 @@ from cpe.methods.pinpoint.method import PINPOINT
 from cpe.terms.profiles import PROFILES
 from flows.cli.app import app
 from helpers.lists import LIST
+from tasks.attacks.search import search_texts
 from tasks.desk import cost as planning
 from tasks.desk.cost import Rates, estimate
 from tasks.draw import draw_pictures
 from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
-from tasks.train import plan_training, train_gates
+from tasks.train import assemble_bundle, plan_training, train_gates
 
 RUNNER = CliRunner()
 RATES = Rates(
@@ -91,6 +93,25 @@ def test_costs_are_counts_times_rates_and_shrink_as_work_is_done(path):
     assert gates.disk_bytes / 2 == pytest.approx(weights, rel=0.01)  # besides its scales
 
 
+def test_attacks_that_learn_cost_their_steps_and_nothing_once_they_are_stored(path):
+    listed = yaml.safe_load(path.read_text())
+    listed["evaluation"] |= {"attacks": ["inversion", "ring-a-bell-soft"], "budget": {"steps": 3, "starts": 2}}
+    path.write_text(yaml.safe_dump(listed))
+    plan, places = prepare_concepts.fn(str(path)), Places.from_environment()
+    rates = planning.measure_rates(plan, places)
+    assert rates.attack_step_s > 0
+    rates = replace(rates, attack_step_s=5.0)
+    costs = {cost.work: cost for cost in estimate(plan, rates, places)}
+    texts = costs["texts that attacks learn"]
+    assert (texts.total, texts.todo, texts.seconds) == (8, 8, 2 * 2 * 3 * 5.0)
+    for group in plan_training.fn(plan):
+        train_gates.fn(plan, group)
+    assemble_bundle.fn(plan)
+    search_texts.fn(plan)
+    texts = {cost.work: cost for cost in estimate(plan, rates, places)}["texts that attacks learn"]
+    assert (texts.total, texts.todo, texts.seconds) == (8, 0, 0.0)
+
+
 def test_a_gates_seconds_are_its_steps_times_theirs():
     config = PINPOINT.config("emoji", CHANGES)
     assert seconds_of(config, 1.0, 2.0, 3.0) == 10 * 1.0 + 2 * 4 * 2.0 + 2 * 2 * 3.0
@@ -101,7 +122,9 @@ def test_the_command_measures_rates_and_leaves_nothing_made(path):
     shown = RUNNER.invoke(app, ["plan", str(path), "--json"])
     assert shown.exit_code == 0, shown.output
     found = json.loads(shown.stdout)
-    assert all(value > 0 for value in found["rates"].values())
+    rates = found["rates"]
+    assert rates.pop("attack_step_s") == 0, "no attack of this list learns"
+    assert all(value > 0 for value in rates.values())
     assert {cost["work"]: cost["todo"] for cost in found["costs"]}["gates to train"] == 2
     assert Places.from_environment().store().keys() == []
     shown = RUNNER.invoke(app, ["plan", str(path)])
