@@ -25,7 +25,7 @@ def test_deployments_are_accepted_and_a_worker_runs_one(prefect, tmp_path):
     assert "erase-and-evaluate/emoji'" in deployed.replace("\n", "")
     names = ("erase-and-evaluate/emoji-styles", "erase-and-evaluate/celebs", "erase-and-evaluate/artists",
              "erase-and-evaluate/explicit", "watch-concepts/every-ten-minutes", "work-on-part/gpu",
-             "compare/emoji")  # fmt: skip
+             "compare/emoji", "attack/emoji")  # fmt: skip
     for name in names:
         assert f"{name}'" in deployed.replace("\n", "")
     prefect("deployment", "schedule", "pause", "--all")  # the watcher would start its own list in the middle
