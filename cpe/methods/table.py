@@ -9,6 +9,7 @@ METHODS = {
     "cpe": "cpe.methods.pinpoint.method:PINPOINT",
     "uce": "cpe.methods.uce.method:UCE",
     "rece": "cpe.methods.rece.method:RECE",
+    "cpe-robust": "cpe.methods.robust.method:ROBUST",
 }
 DEFAULT = "cpe"  # of lists and files that name none
 
