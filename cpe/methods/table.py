@@ -9,6 +9,7 @@ METHODS = {
     "cpe": "cpe.methods.pinpoint.method:PINPOINT",
     "uce": "cpe.methods.uce.method:UCE",
     "rece": "cpe.methods.rece.method:RECE",
+    "cpe-robust": "cpe.methods.robust.method:ROBUST",
     "speed": "cpe.methods.speed.method:SPEED",
     "mace": "cpe.methods.mace.method:MACE",
     "esd-x": "cpe.methods.esd.method:ESD_X",
