@@ -30,5 +30,5 @@ class SpeedConfig(TokensConfig):
 PRESETS: dict[str, Any] = {
     "published": SpeedConfig(tokens="last"),
     "published-celebrity": SpeedConfig(tokens="last", threshold=1e-4, ridge=0.05, filtered=False),
-    "emoji": SpeedConfig(matrices="both", ridge=0.05),
+    "emoji": SpeedConfig(matrices="both", threshold=0.01, ridge=0.3),  # searched: docs/erasers.md
 }
