@@ -84,6 +84,11 @@ def accuracy_metric(plan: Plan) -> str:
     return domain_of(plan.concepts.domain).metric
 
 
+def attack_metric(plan: Plan) -> str:
+    """Returns the metric that says how many of an attack's pictures show what a list erases."""
+    return "nudity_pictures" if plan.concepts.domain == "explicit" else accuracy_metric(plan)
+
+
 def figures(plan: Plan, scores: Scores) -> list[Figure]:
     """Returns what was measured over whole sets, in words; what was not measured is not there."""
     return [figure for figure in _figures(plan, scores) if figure.change.after is not None]

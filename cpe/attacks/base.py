@@ -58,12 +58,14 @@ class Aim(NamedTuple):
         seed: of everything drawn for the search.
         steps: of its budget.
         start: which of several searches it is, from 0.
+        guidance_scale: at which the untouched model draws its pictures.
     """
 
     concept: str
     seed: int
     steps: int
     start: int = 0
+    guidance_scale: float = 1.0
 
 
 class Victim(NamedTuple):
@@ -101,6 +103,7 @@ class Search:
         steps: its budget where a list says nothing; 0 for what needs no steps.
         search: learns a text.
         version: raised when a search gives something else from the same aim.
+        starts_at_most: how many of its starts differ; None: any number.
     """
 
     name: str
@@ -109,6 +112,12 @@ class Search:
     steps: int
     search: Callable[[Victim, Aim], Found]
     version: int = 1
+    starts_at_most: int | None = None
+
+    @property
+    def asks_the_erased(self) -> bool:
+        """Whether what it finds depends on what erases."""
+        return self.access == "white box"
 
 
 def asked(names: Sequence[str]) -> list[str]:

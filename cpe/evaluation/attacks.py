@@ -59,7 +59,7 @@ def _by_search(concept_list: ConceptList, name: str) -> EvaluationSet | None:
         first_seed=evaluation.first_seed,
         search=name,
         steps=(evaluation.budget.steps or attack.steps) if attack.steps else 0,
-        starts=evaluation.budget.starts,
+        starts=min(evaluation.budget.starts, attack.starts_at_most or evaluation.budget.starts),
     )
 
 

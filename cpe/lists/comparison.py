@@ -47,24 +47,35 @@ def ways_of(concept_list: ConceptList, methods: Sequence[str], seeds: int) -> tu
 
     Args:
         concept_list: the list.
-        methods: keys of `cpe.methods.table.METHODS`, each counted once; none means all.
+        methods: keys of `cpe.methods.table.METHODS`, each counted once; none means all that have a preset for it.
         seeds: how many, 1 to MOST_TRAINING_SEEDS.
 
     Raises:
-        ValueError: no such method, a number of seeds out of range, or a method without a preset for the list.
+        ValueError: no such method, a number of seeds out of range, or a method that was named and has no preset for
+            the list.
     """
     if not 1 <= seeds <= MOST_TRAINING_SEEDS:
         raise ValueError(f"seeds must be 1 to {MOST_TRAINING_SEEDS} training seeds, got {seeds}")
     chosen = [method_of(name) for name in dict.fromkeys(methods or METHODS)]
+    trainings = {each: _training(concept_list, each) for each in chosen}
+    lacking = [each for each, training in trainings.items() if training is None]
+    if methods and lacking:
+        method = lacking[0]
+        raise ValueError(
+            f"method {method.name!r} has no preset {show(concept_list.training.preset)} and none called "
+            f"{PUBLISHED!r}; write `comparison: {{{method.name}: {{preset: …}}}}` into the list "
+            f"({', '.join(method.presets)}), or compare other methods with --method"
+        )
     return tuple(
         Way(method=each.name, training=training, seed=concept_list.seed + offset)
-        for each, training in [(each, _training(concept_list, each)) for each in chosen]
+        for each, training in trainings.items()
+        if training is not None
         for offset in range(seeds if each.seeded else 1)
     )
 
 
-def _training(concept_list: ConceptList, method: Method) -> Training:
-    """Returns the list's own training, what its `comparison` says, or the preset that fits."""
+def _training(concept_list: ConceptList, method: Method) -> Training | None:
+    """Returns the list's own training, what its `comparison` says, or the preset that fits; None if there is none."""
     if method.name == concept_list.method:
         return concept_list.training
     if method.name in concept_list.comparison:
@@ -72,8 +83,4 @@ def _training(concept_list: ConceptList, method: Method) -> Training:
     for preset in (concept_list.training.preset, concept_list.name, PUBLISHED):
         if preset in method.presets:
             return Training(preset=preset)
-    raise ValueError(
-        f"method {method.name!r} has no preset {show(concept_list.training.preset)} and none called {PUBLISHED!r}; "
-        f"write `comparison: {{{method.name}: {{preset: …}}}}` into the list ({', '.join(method.presets)}), or compare "
-        "other methods with --method"
-    )
+    return None

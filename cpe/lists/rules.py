@@ -10,6 +10,7 @@ from cpe.lists.bars import Bars, read_bound
 from cpe.lists.problems import Loc, Problem, explain, show
 from cpe.methods.base import Method, method_of
 from cpe.methods.table import DEFAULT, METHODS
+from cpe.terms.domains import domain_of
 from cpe.terms.names import normalise, suggest
 
 
@@ -50,7 +51,7 @@ def disagreements(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Itera
     bars = data.get("bars")
     if isinstance(bars, Mapping):
         made = evaluation.get("attacks") if isinstance(evaluation, Mapping) else None
-        yield from _bars_problems(bars, [_attack_name(each) for each in _items(made)])
+        yield from _bars_problems(data.get("domain"), bars, [_attack_name(each) for each in _items(made)])
     training = data.get("training")
     if isinstance(training, Mapping):
         yield from _training_problems(("training",), data.get("method", DEFAULT), training)
@@ -131,7 +132,8 @@ def _attack_name(attack: Any) -> Any:
     return attack.get("name") if isinstance(attack, Mapping) else attack
 
 
-def _bars_problems(bars: Mapping[str, Any], attacks: Sequence[Any]) -> Iterator[Problem]:
+def _bars_problems(domain: Any, bars: Mapping[str, Any], attacks: Sequence[Any]) -> Iterator[Problem]:
+    told = isinstance(domain, str) and (domain_of(domain).recognised or domain_of(domain).observer)
     for key in bars:
         if key in Bars.model_fields:
             continue
@@ -142,6 +144,8 @@ def _bars_problems(bars: Mapping[str, Any], attacks: Sequence[Any]) -> Iterator[
             known = suggest(bound.attack, dict.fromkeys([*map(str, attacks), *ATTACKS]))
             text = f"is about an attack that is not made; add {bound.attack} to evaluation.attacks{known}"
             yield Problem(("bars", key), text)
+        elif bound.attack and not told:
+            yield Problem(("bars", key), f"asks for what nothing tells of {show(domain)} pictures; remove it")
 
 
 def _training_problems(section: tuple[str, ...], name: Any, training: Mapping[str, Any]) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from cpe.lists.problems import details_of, explain, path_of
 from cpe.lists.reading import ConceptListError
 from cpe.lists.schema import ConceptList
 from cpe.lists.sections import Evaluation
-from tasks.figures import Scores, accuracy_metric
+from tasks.figures import Scores, attack_metric
 from tasks.here.places import Places
 from tasks.plan import Plan
 
@@ -35,9 +35,13 @@ def attacked(plan: Plan, attacks: Sequence[str] | None, *, steps: int | None = N
     """
     concepts, own = plan.concepts, bool(attacks or plan.concepts.evaluation.attacks)
     evaluation = chosen_attacks(concepts, attacks, steps=steps, starts=starts)
-    changed = concepts.model_copy(update={"evaluation": evaluation})
-    sets, _ = attack_sets(changed, Places.from_environment().data, strict=own)
-    return plan.model_copy(update={"sets": tuple(sets), "concepts": changed})
+    # Bars and a comparison are about the list's whole evaluation.
+    other = {"evaluation": evaluation.model_dump(), "bars": {}, "comparison": {}}
+    changed = ConceptList.model_validate(concepts.model_dump() | other)
+    sets, left_out = attack_sets(changed, Places.from_environment().data, strict=own)
+    if left_out and attacks:
+        raise ConceptListError(left_out)
+    return plan.model_copy(update={"sets": tuple(sets), "concepts": changed, "notes": (*plan.notes, *left_out)})
 
 
 def chosen_attacks(
@@ -68,8 +72,7 @@ def attack_figures(plan: Plan, scores: str) -> dict[str, Any]:
         plan: as `attacked` gives it.
         scores: their address.
     """
-    found, metric = Scores.of(Places.from_environment(), scores), accuracy_metric(plan)
-    metric = metric if metric in found.metrics else "nudity_pictures"
+    found, metric = Scores.of(Places.from_environment(), scores), attack_metric(plan)
     return {
         "list": plan.concepts.name,
         "method": plan.method.name,

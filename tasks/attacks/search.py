@@ -16,6 +16,7 @@ from prefect import task
 from artifacts.hashing import content_hash
 from cpe.attacks.base import Aim, Search, Victim
 from cpe.attacks.table import attack_of
+from cpe.evaluation.pictures import EvaluationSet
 from tasks.here.places import Places
 from tasks.here.progress import progress
 from tasks.plan import Plan
@@ -49,18 +50,18 @@ class Hunt:
 
 
 def hunt(plan: Plan, attack: str, concept: str, start: int, steps: int) -> Hunt:
-    """Returns a search of the plan's own bundle."""
+    """Returns a search of the plan's own bundle, or of the base model where what erases is not asked."""
+    found: Search = attack_of(attack)
+    seed = int(content_hash([attack, concept, start])[:12], 16)  # the same against every bundle
+    aim = Aim(concept, seed, steps, start, plan.profile.guidance_scale)
     determined_by = {
         "base": plan.fingerprint,
-        "bundle": plan.bundle,
+        "bundle": plan.bundle if found.asks_the_erased else None,
         "attack": attack,
-        "version": attack_of(attack).version,
-        "concept": concept,
-        "start": start,
-        "steps": steps,
+        "version": found.version,
+        **aim._asdict(),
     }
-    seed = int(content_hash([attack, concept, start])[:12], 16)  # the same against every bundle
-    return Hunt(attack, Aim(concept, seed, steps, start), content_hash(determined_by)[:24])
+    return Hunt(attack, aim, content_hash(determined_by)[:24])
 
 
 def hunts(plan: Plan) -> Iterator[Hunt]:
@@ -112,7 +113,7 @@ def _search(places: Places, plan: Plan, each: Hunt, victim: Victim) -> None:
             "attack": attack.name,
             "access": attack.access,
             **each.aim._asdict(),
-            "bundle": plan.bundle,
+            "bundle": plan.bundle if attack.asks_the_erased else None,
             "base_model": plan.concepts.base_model,
             "losses": found.losses,
             "seconds": round(time.perf_counter() - started, 3),
@@ -123,17 +124,17 @@ def _search(places: Places, plan: Plan, each: Hunt, victim: Victim) -> None:
             places.store().put(each.key, folder)
 
 
-def time_step(pipe: Any, attack: str) -> float:
-    """Returns the seconds of one step of an attack that learns, through the untouched model; nothing of it is kept."""
+def time_search(pipe: Any, each: EvaluationSet, guidance_scale: float) -> float:
+    """Returns the seconds of one search of a set, from a short one through the untouched model; nothing is kept."""
 
     def seconds(steps: int) -> float:
         started = time.perf_counter()
-        attack_of(attack).search(Victim(pipe, Untouched()), Aim("thing", 0, steps))
+        aim = Aim("thing", 0, steps, guidance_scale=guidance_scale)
+        attack_of(each.search).search(Victim(pipe, Untouched()), aim)
         return time.perf_counter() - started
 
-    seconds(1)
-    once = seconds(1)
-    return max(0.0, seconds(1 + TIMED) - once) / TIMED
+    once = min(seconds(1), seconds(1))  # the first may make ready what later ones find
+    return once + max(0, each.steps - 1) * max(0.0, seconds(1 + TIMED) - once) / TIMED
 
 
 class Untouched:

@@ -63,7 +63,10 @@ def attacks_of(rows: Sequence[Row], names: Sequence[str]) -> Table | None:
     if not shown:
         return None
     columns = [Column(name.removeprefix(ATTACK), "share", "lower") for name in shown]
-    about = "Share of an attack's pictures that show the erased concept; the untouched model says how many could."
+    about = (
+        "Share of an attack's pictures that show the erased concept; the untouched model says how many could. Where an "
+        "attack learned a text against each method, it drew all of those: its mean, and from least to most."
+    )
     return Table("Attacks", about, columns, [_untouched(rows, shown), *_lines(rows, shown)])
 
 
@@ -122,8 +125,20 @@ def _lines(rows: Sequence[Row], names: Iterable[str]) -> list[Line]:
 
 
 def _untouched(rows: Sequence[Row], names: Iterable[str]) -> Line:
-    """Returns the untouched model's line, which is the same for all."""
-    return Line(UNTOUCHED, "control", [Cell(rows[0].get(f"{name}_before")) for name in names], control=True)
+    """Returns the untouched model's line: the same for all, but for texts that attacks learned against each by itself.
+
+    Of those it is the mean, with the values of all rows.
+    """
+    return Line(
+        UNTOUCHED, "control", [_control([row.get(f"{name}_before") for row in rows]) for name in names], control=True
+    )
+
+
+def _control(values: Sequence[float | None]) -> Cell:
+    there = [value for value in values if value is not None]
+    if len(set(there)) < 2:
+        return Cell(there[0] if there else None)
+    return Cell(sum(there) / len(there), seeds=there)
 
 
 def _preset(rows: Sequence[Row]) -> str:

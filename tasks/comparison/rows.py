@@ -9,7 +9,7 @@ from artifacts.kinds.bundle import weights_file
 from artifacts.stores.index import MANIFEST_NAME
 from cpe.evaluation.pictures import ATTACK
 from cpe.lists.comparison import Way
-from tasks.figures import Scores, accuracy_metric
+from tasks.figures import Scores, accuracy_metric, attack_metric
 from tasks.here.places import Places
 from tasks.plan import Plan
 
@@ -43,7 +43,7 @@ class Measure:
     before: float | None
 
 
-def measures_of(scores: Scores, main: str) -> dict[str, Measure]:
+def measures_of(scores: Scores, main: str, attacked: str) -> dict[str, Measure]:
     """Returns what was measured over whole sets, by name.
 
     "erased" and "kept" are the accuracy on the list's own concepts, "attack-NAME" that under an attack; any other score
@@ -52,20 +52,21 @@ def measures_of(scores: Scores, main: str) -> dict[str, Measure]:
     Args:
         scores: of one way.
         main: the metric that says whether a concept is recognised.
+        attacked: the one that says it of an attack's pictures.
     """
     found = {}
     for row in scores.rows:
-        name = _name(row, main)
+        name = _name(row, main, attacked)
         if row["phase"] == "after" and name:
             before = scores.value(row["metric"], "before", row["role"], row["group"])
             found[name] = Measure(row["value"], row["low"], row["high"], row["count"], before)
     return found
 
 
-def _name(row: Mapping[str, Any], main: str) -> str | None:
+def _name(row: Mapping[str, Any], main: str, attacked: str) -> str | None:
     metric, role, group = row["metric"], row["role"], row["group"]
     if group.startswith(IN_SET):
-        return str(group.removeprefix("set ")) if metric == main else None
+        return str(group.removeprefix("set ")) if metric == attacked else None
     if group.startswith("set "):
         return f"{group.removeprefix('set ')}_{metric}"
     if group != "all":
@@ -85,7 +86,10 @@ def in_order(names: Iterator[str]) -> list[str]:
 
 def as_rows(places: Places, measured: Sequence[Measured]) -> tuple[list[dict[str, Any]], list[str]]:
     """Returns the table's rows, one a way, and its measures."""
-    found = [(each, measures_of(Scores.of(places, each.scores), accuracy_metric(each.plan))) for each in measured]
+    found = [
+        (each, measures_of(Scores.of(places, each.scores), accuracy_metric(each.plan), attack_metric(each.plan)))
+        for each in measured
+    ]
     names = in_order(name for _, of_way in found for name in of_way)
     return [_row(places, each, of_way, names) for each, of_way in found], names
 

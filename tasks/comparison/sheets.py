@@ -62,13 +62,16 @@ def _label(row: Row) -> str:
 
 
 def _chosen(plan: Plan, rows: Iterator[Row]) -> Iterator[Row]:
-    """Yields the pictures that are shown: each concept in another template, each attack on another concept."""
+    """Yields the pictures that are shown: each concept in another template, each attack on another concept.
+
+    Attacks that learn are left out: each method has pictures of another text.
+    """
     names = {"erased": [gate.concept for gate in plan.gates], "kept": list(plan.concepts.kept)}
     templates = len(plan.concepts.evaluation.templates)
     wanted: dict[tuple[str, str], int | None] = {
         (role, name): place % templates for role, most in ROWS.items() for place, name in enumerate(names[role][:most])
     }
-    attacks = [each for each in plan.sets if each.name.startswith(ATTACK)]
+    attacks = [each for each in plan.sets if each.name.startswith(ATTACK) and not each.search]
     wanted |= {(each.name, each.concepts[place % len(each.concepts)]): None for place, each in enumerate(attacks)}
     for row in rows:
         key = (row["set"], row["concept"])

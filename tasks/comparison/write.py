@@ -37,6 +37,7 @@ def write_comparison(measured: Sequence[Measured], seeds: int) -> dict[str, Any]
         "compares": COMPARES,
         "list": plan.concepts.name,
         "list_hash": plan.listed_hash,
+        "seeds": seeds,
         "ways": [{**each.way.model_dump(), "bundle": each.plan.bundle, "scores": each.scores} for each in measured],
     }
     address = content_hash(determined_by)[:24]
@@ -48,7 +49,6 @@ def write_comparison(measured: Sequence[Measured], seeds: int) -> dict[str, Any]
             "base_model": plan.concepts.base_model,
             "profile": plan.profile.name,
             "methods": sorted({each.way.method for each in measured}),
-            "seeds": seeds,
             "measures": names,
             "finished_at": datetime.now(UTC).isoformat(timespec="microseconds"),
         }

@@ -20,6 +20,7 @@ from artifacts.registry.registry import ModelVersion
 from artifacts.stores.index import MANIFEST_NAME
 from artifacts.stores.store import Store
 from cpe.lists.reading import load_list
+from tasks.attacks.search import hunts
 from tasks.draw import shards
 from tasks.here.places import Places
 from tasks.plan import Plan
@@ -115,10 +116,11 @@ def _needed(places: Places, keep_versions: int, old: datetime) -> set[str]:
     needed, pictures = {f"scores/{address}" for address in scores}, set()
     for key in store.keys("plans"):
         plan = stored_plan(places, key.split("/")[1])
-        if key.split("/")[1] in used or plan.concepts.content_hash in lists:
+        if key.split("/")[1] in used or {plan.concepts.content_hash, plan.listed_hash} & lists:
             needed.add(key)
             needed |= {f"gates/{gate.address}" for gate in plan.gates}
             bundles.add(plan.bundle)
+            needed |= {each.key for each in hunts(plan)}
             pictures |= {shard.address for bundle in (None, plan.bundle) for shard in shards(plan, bundle)}
     stored = set(store.keys("bundles"))
     for key in (f"bundles/{bundle}" for bundle in bundles):

@@ -2,14 +2,14 @@
 
 import io
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from cpe.terms.profiles import Profile
-from tasks.attacks.search import hunts, time_step
+from tasks.attacks.search import hunts, time_search
 from tasks.draw import shards
 from tasks.embed import embedding_cache
 from tasks.evaluation.observers import open_observers
@@ -34,7 +34,7 @@ class Rates:
         picture_s: drawing a picture.
         look_s: measuring a picture, all observers that are here.
         picture_bytes: of a PNG file; early noise packs badly, so it is an upper bound.
-        attack_step_s: a step of an attack that learns its text, through the untouched model; 0 where none does.
+        attack_s: a search of each attack that learns its text, through the untouched model, by its name.
     """
 
     prompt_s: float
@@ -43,7 +43,7 @@ class Rates:
     picture_s: float
     look_s: float
     picture_bytes: int
-    attack_step_s: float = 0.0
+    attack_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def estimate(plan: Plan, rates: Rates, places: Places) -> list[Cost]:
     searches = list(hunts(plan))
     if searches:
         waiting = [each for each in searches if not store.has(each.key)]
-        seconds = sum(each.aim.steps for each in waiting) * rates.attack_step_s
+        seconds = sum(rates.attack_s.get(each.attack, 0.0) for each in waiting)
         costs.append(
             Cost(
                 "texts that attacks learn", len(searches), len(waiting), len(waiting) * rates.prompt_bytes * 2, seconds
@@ -118,10 +118,9 @@ def measure_rates(plan: Plan, places: Places) -> Rates:
             look_s += (time.perf_counter() - started) / 4
     packed = io.BytesIO()
     picture.save(packed, format="PNG")
-    learned = [each.search for each in plan.sets if each.steps]
-    attack_step_s = time_step(pipe, learned[0]) if learned else 0.0
-    size = len(packed.getvalue())
-    return Rates(prompt_s, 2 * embeddings[0].numel(), concept_s, picture_s, look_s, size, attack_step_s)
+    guidance, size = plan.profile.guidance_scale, len(packed.getvalue())
+    attack_s = {each.search: time_search(pipe, each, guidance) for each in plan.sets if each.search}
+    return Rates(prompt_s, 2 * embeddings[0].numel(), concept_s, picture_s, look_s, size, attack_s)
 
 
 def _time_drawing(pipe: Any, profile: Profile, prompt: str) -> tuple[Any, float]:

@@ -87,16 +87,25 @@ def _determined_by(
 ) -> dict[str, Any]:
     """Returns everything that determines the scores; metrics that came later only where there are any."""
     later = sorted(METRICS.keys() - FIRST_METRICS)
-    return ({"metrics": later} if later else {}) | {
-        "measures": MEASURES,
-        "sets": [each.model_dump(exclude={"csv", "columns", "rows"}) for each in plan.sets],
-        "observers": [[name, observer.identity] for name, observer in observers.items()],
-        "pictures": {phase: [shard.address for shard in part] for phase, part in _parts(plan, bundle).items()},
-        "references": {name: of for name, (_, of) in references.items()},
-        "profile": plan.profile.name,
-        "bundle": bundle,
-        "holes": list(holes),
+    asked = {  # what a file's rows ask for, which pictures' addresses do not tell
+        each.name: content_hash([row.concept for row in each.pictures(plan.profile)])
+        for each in plan.sets
+        if each.about
     }
+    return (
+        ({"metrics": later} if later else {})
+        | {
+            "measures": MEASURES,
+            "sets": [each.model_dump(exclude={"csv", "columns", "rows"}) for each in plan.sets],
+            "observers": [[name, observer.identity] for name, observer in observers.items()],
+            "pictures": {phase: [shard.address for shard in part] for phase, part in _parts(plan, bundle).items()},
+            "references": {name: of for name, (_, of) in references.items()},
+            "profile": plan.profile.name,
+            "bundle": bundle,
+            "holes": list(holes),
+        }
+        | ({"asked": asked} if asked else {})
+    )
 
 
 @task(retries=1)

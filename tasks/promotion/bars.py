@@ -10,7 +10,7 @@ from cpe.evaluation.scoring import PHASES
 from cpe.lists.bars import read_bound
 from cpe.metrics.table import metrics
 from cpe.terms.domains import domain_of
-from tasks.figures import Scores, accuracy_metric
+from tasks.figures import Scores, accuracy_metric, attack_metric
 from tasks.plan import Plan
 from wording.figures import number
 
@@ -57,7 +57,7 @@ def _by_name(key: str, plan: Plan, scores: Scores) -> Asked:
     bound = read_bound(key)
     assert bound is not None, "lists are read with the same rules"
     if bound.attack:
-        main, group = accuracy_metric(plan), f"set {ATTACK}{bound.attack}"
+        main, group = attack_metric(plan), f"set {ATTACK}{bound.attack}"
         value, count = scores.value(main, "after", "erased", group), scores.count(main, "erased", group)
         return Asked(
             f"accuracy on erased concepts under the attack {bound.attack!r}", "share", Measured(value, [count])

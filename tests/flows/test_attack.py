@@ -10,14 +10,18 @@ from typer.testing import CliRunner
 
 from cpe.attacks.base import Search
 from cpe.attacks.table import attack_of
+from cpe.lists.reading import ConceptListError
 from flows.attack import attack
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
 from helpers.lists import LIST
+from tasks.attacks.figures import attacked
 from tasks.attacks.search import hunts, search_texts
+from tasks.desk.clean import clean_store
 from tasks.draw import shards
 from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
+from tasks.share import load_plan, store_plan
 from tasks.train import assemble_bundle, plan_training, train_gates
 
 RUNNER = CliRunner()
@@ -60,7 +64,7 @@ def test_the_flow_searches_draws_both_ways_and_a_bar_reads_what_came_of_it(place
     assert len({each.address for each in found}) == 2 * 2 * 2
     for each in found:
         manifest = json.loads((places.fetched(each.key) / "manifest.json").read_text())
-        assert manifest["bundle"] == plan.bundle
+        assert manifest["bundle"] == (plan.bundle if each.attack == "inversion" else None)
         assert len(manifest["losses"]) == (2 if each.attack == "inversion" else 0)
 
 
@@ -68,7 +72,8 @@ def test_what_was_learned_is_known_by_the_bundle_the_concept_the_start_and_the_b
     path, _ = place
     plan = prepare_concepts.fn(str(path))
     other = plan.model_copy(update={"gates": plan.gates[:1]})
-    assert not {each.address for each in hunts(plan)} & {each.address for each in hunts(other)}
+    learned = [{h.address for h in hunts(each) if h.attack == "inversion"} for each in (plan, other)]
+    assert not learned[0] & learned[1]
     drawn = {shard.of.name: shard.address for shard in shards(plan, None)}
     drawn_for_other = {shard.of.name: shard.address for shard in shards(other, None)}
     assert drawn["erased"] == drawn_for_other["erased"], "the untouched model's pictures are everybody's"
@@ -140,3 +145,32 @@ def test_the_command_line_tells_and_refuses_in_one_line(place):
         assert refused.exit_code == 2
         assert words in refused.output
         assert refused.output.strip().count("\n") == 0
+
+
+def test_a_plan_of_attacks_alone_can_be_read_by_other_workers_and_by_cleaning(place):
+    path, _ = place
+    plan = attacked.fn(prepare_concepts.fn(str(path)), ["plurals"])
+    assert plan.concepts.bars.bounds == {}, "the list's bars are about attacks that are not made"
+    assert load_plan.fn(store_plan.fn(plan)) == plan
+    assert clean_store.fn().kept
+
+
+def test_a_text_that_needs_no_erased_model_is_everybodys(place):
+    path, _ = place
+    plan = prepare_concepts.fn(str(path))
+    other = plan.model_copy(update={"gates": plan.gates[:1]})
+    soft = [{h.address for h in hunts(each) if h.attack == "ring-a-bell-soft"} for each in (plan, other)]
+    assert soft[0] == soft[1]
+    many = attacked.fn(plan, ["ring-a-bell-soft"], starts=9)
+    assert many.sets[0].starts == 4, "there are no more different ones"
+
+
+def test_an_attack_by_a_file_that_is_not_there_is_no_empty_table(place, tmp_path):
+    path, _ = place
+    listed = yaml.safe_load(path.read_text())
+    listed["evaluation"]["attacks"] = [{"name": "mine", "csv": "mine.csv", "concept": "rose"}]
+    listed["bars"] = {}
+    other = tmp_path / "few.yaml"
+    other.write_text(yaml.safe_dump(listed))
+    with pytest.raises(ConceptListError, match=r"put mine\.csv"):
+        attacked.fn(prepare_concepts.fn(str(other)), ["mine"])

@@ -99,11 +99,11 @@ def test_attacks_that_learn_cost_their_steps_and_nothing_once_they_are_stored(pa
     path.write_text(yaml.safe_dump(listed))
     plan, places = prepare_concepts.fn(str(path)), Places.from_environment()
     rates = planning.measure_rates(plan, places)
-    assert rates.attack_step_s > 0
-    rates = replace(rates, attack_step_s=5.0)
+    assert all(seconds > 0 for seconds in rates.attack_s.values())
+    rates = replace(rates, attack_s={"inversion": 15.0, "ring-a-bell-soft": 1.0})
     costs = {cost.work: cost for cost in estimate(plan, rates, places)}
     texts = costs["texts that attacks learn"]
-    assert (texts.total, texts.todo, texts.seconds) == (8, 8, 2 * 2 * 3 * 5.0)
+    assert (texts.total, texts.todo, texts.seconds) == (8, 8, 4 * 15.0 + 4 * 1.0)
     for group in plan_training.fn(plan):
         train_gates.fn(plan, group)
     assemble_bundle.fn(plan)
@@ -123,7 +123,7 @@ def test_the_command_measures_rates_and_leaves_nothing_made(path):
     assert shown.exit_code == 0, shown.output
     found = json.loads(shown.stdout)
     rates = found["rates"]
-    assert rates.pop("attack_step_s") == 0, "no attack of this list learns"
+    assert rates.pop("attack_s") == {}, "no attack of this list learns"
     assert all(value > 0 for value in rates.values())
     assert {cost["work"]: cost["todo"] for cost in found["costs"]}["gates to train"] == 2
     assert Places.from_environment().store().keys() == []

@@ -20,6 +20,8 @@ PICTURES_A_STEP = 2
 RATE = 0.02  # of Adam; tokens of CLIP vary by 0.01 to 0.02
 LATE_SHARE, LATE_FROM = 0.6, 0.85  # of the steps in time: how many of them are among the noisiest, and which those are
 PICTURE_STEPS = 20
+STEPS_AT_ONCE = 64  # whose goals are in memory together
+SCALE = 1024.0  # of the loss while its gradient is taken: half precision would lose it
 
 
 @dataclass(frozen=True)
@@ -36,60 +38,75 @@ class Goals:
     times: Tensor
     wanted: Tensor
 
+    def some(self, step: int) -> "Goals":
+        """Returns those of one step."""
+        chosen = slice(step * PICTURES_A_STEP, (step + 1) * PICTURES_A_STEP)
+        return Goals(self.noised[chosen], self.times[chosen], self.wanted[chosen])
+
 
 def learn(victim: Victim, aim: Aim, slots: Slots, goal: Literal["picture", "untouched"]) -> Found:
     """Returns a prompt whose free tokens were learned through the erased model.
 
     It minimises |v(x_t, E(z)) − v|² over the tokens z, where v is what denoises a picture of the concept perfectly
     ("picture", as concept inversion has it), or what the untouched model says when asked for the concept by its name
-    ("untouched", as Prompting4Debugging has it).
+    ("untouched", as Prompting4Debugging has it). Goals are made some steps at a time, by the untouched model.
+
+    Raises:
+        RuntimeError: the network gives what is no finite number.
 
     Source: Circumventing Concept Erasure (ICLR 2024); Prompting4Debugging (ICML 2024).
     """
     generator = torch.Generator().manual_seed(aim.seed)
-    goals = _goals(victim.pipe, aim, goal, generator)
-    tokens = slots.random_tokens(generator, aim.concept).requires_grad_()
+    tokens = slots.random_tokens(generator, aim.concept).float().requires_grad_()  # Adam's state needs the precision
     adam, losses = torch.optim.Adam([tokens], lr=RATE), []
-    with victim.erased.attached(victim.pipe), _thawed(victim.pipe), torch.enable_grad():
-        network = network_of(victim.pipe)
-        for some in range(0, len(goals.times), PICTURES_A_STEP):
-            chosen = slice(some, some + PICTURES_A_STEP)
-            noised, times, wanted = (part[chosen] for part in (goals.noised, goals.times, goals.wanted))
-            text = slots.texts(tokens).expand(len(times), -1, -1)
-            said = network(noised, times, encoder_hidden_states=text).sample
-            loss = (said.float() - wanted.float()).square().mean()
-            adam.zero_grad()
-            tokens.grad = torch.autograd.grad(loss, tokens)[0]
-            adam.step()
-            losses.append(loss.item())
+    pictures = _pictures(victim.pipe, aim)
+    for begin in range(0, aim.steps, STEPS_AT_ONCE):
+        steps = min(STEPS_AT_ONCE, aim.steps - begin)
+        goals = _goals(victim.pipe, aim, pictures, goal, steps * PICTURES_A_STEP, generator)
+        with victim.erased.attached(victim.pipe), _thawed(victim.pipe), torch.enable_grad():
+            for step in range(steps):
+                loss = _loss(victim.pipe, slots.texts(tokens), goals.some(step))
+                if not loss.isfinite():
+                    raise RuntimeError(
+                        f"the attack on {aim.concept!r} met what is no finite number at step {begin + step}; is the "
+                        "base model whole, and can its precision hold it?"
+                    )
+                tokens.grad = torch.autograd.grad(SCALE * loss, tokens)[0] / SCALE
+                adam.step()
+                losses.append(loss.item())
     with torch.no_grad():
         return Found(slots.texts(tokens)[0].float().cpu(), losses)
 
 
+def _loss(pipe: Any, text: Tensor, goals: Goals) -> Tensor:
+    """Returns how far the network's answers lie from what they should be, given a text (1, T, D)."""
+    said = network_of(pipe)(
+        goals.noised, goals.times, encoder_hidden_states=text.expand(len(goals.times), -1, -1)
+    ).sample
+    return (said.float() - goals.wanted.float()).square().mean()
+
+
 @torch.no_grad()
-def _goals(pipe: Any, aim: Aim, goal: str, generator: torch.Generator) -> Goals:
-    """Returns as many goals as all steps take, none twice; drawn on the CPU, so that no device changes them."""
+def _goals(pipe: Any, aim: Aim, pictures: Tensor, goal: str, count: int, generator: torch.Generator) -> Goals:
+    """Returns so many goals; drawn on the CPU in single precision, so that no device changes them."""
     from diffusers import DDPMScheduler
 
-    pictures = _pictures(pipe, aim)
-    count = aim.steps * PICTURES_A_STEP
     scheduler: Any = DDPMScheduler.from_config(pipe.scheduler.config)
     whole = scheduler.config.num_train_timesteps
     late = torch.rand(count, generator=generator) < LATE_SHARE
     begin = torch.where(late, int(LATE_FROM * whole), 0)
     times = begin + (torch.rand(count, generator=generator) * (whole - begin)).long()
     noise = torch.randn(count, *pictures.shape[1:], generator=generator)
-    chosen = pictures[torch.randint(len(pictures), (count,), generator=generator)].cpu()
-    noised = scheduler.add_noise(chosen, noise, times)
+    chosen = pictures[torch.randint(len(pictures), (count,), generator=generator)].float().cpu()
     device, dtype = pictures.device, pictures.dtype
-    noised, times = noised.to(device, dtype), times.to(device)
+    noised = scheduler.add_noise(chosen, noise, times).to(device, dtype)
     if goal == "untouched":
-        return Goals(noised, times, _said(pipe, noised, times, asked([aim.concept])[0]))
+        return Goals(noised, times.to(device), _said(pipe, noised, times.to(device), asked([aim.concept])[0]))
     kind = scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
         raise ValueError(f"the base model predicts {kind!r}; attacks know epsilon and v_prediction")
-    wanted = noise if kind == "epsilon" else scheduler.get_velocity(chosen, noise, times.cpu())
-    return Goals(noised, times, wanted.to(device, dtype))
+    wanted = noise if kind == "epsilon" else scheduler.get_velocity(chosen, noise, times)
+    return Goals(noised, times.to(device), wanted.to(device, dtype))
 
 
 def _pictures(pipe: Any, aim: Aim) -> Tensor:
@@ -97,6 +114,7 @@ def _pictures(pipe: Any, aim: Aim) -> Tensor:
     return pipe(  # type: ignore[no-any-return]
         asked([aim.concept]) * PICTURES,
         num_inference_steps=PICTURE_STEPS,
+        guidance_scale=aim.guidance_scale,
         generator=[torch.Generator().manual_seed(aim.seed + number) for number in range(PICTURES)],
         output_type="latent",
     ).images

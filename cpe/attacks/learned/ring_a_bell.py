@@ -18,4 +18,11 @@ def search(victim: Victim, aim: Aim) -> Found:
     return Found(neutral + STRENGTHS[aim.start % len(STRENGTHS)] * (concept - neutral), [])
 
 
-RING_A_BELL = Search("ring-a-bell-soft", "the concept's direction, added to a neutral text", "text encoder", 0, search)
+RING_A_BELL = Search(
+    "ring-a-bell-soft",
+    "the concept's direction, added to a neutral text",
+    "text encoder",
+    0,
+    search,
+    starts_at_most=len(STRENGTHS),
+)

@@ -9,7 +9,7 @@ does on that concept's tokens, and what the untouched model does on kept ones:
 
 # Axes: T tokens, D text width, O projection width, S adapter rank, n tokens in all.
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -37,7 +37,13 @@ def refinement(lessons: Sequence[Lesson], texts: Encoded, span: Span, config: Ma
     """
     pairs = [context_tokens(lesson, texts, span) for lesson in lessons]
     weights = UceConfig(tokens="tail", keep_weight=config.keep_weight, ridge=config.ridge)
-    return solve(pairs, list(kept_tokens(lessons, texts, lambda prompt: span(prompt)[1], weights)), weights)
+    return solve(pairs, _kept(lessons, texts, span, config), weights)
+
+
+def _kept(lessons: Sequence[Lesson], texts: Encoded, span: Span, config: MaceConfig) -> Iterable[Tensor]:
+    """Returns the tokens (n, D) of each anchor, one after the other: all of them fill a memory. None of no weight."""
+    tail = UceConfig(tokens="tail")
+    return kept_tokens(lessons, texts, lambda prompt: span(prompt)[1], tail) if config.keep_weight else ()
 
 
 def context_tokens(lesson: Lesson, texts: Encoded, span: Span) -> tuple[Tensor, Tensor]:
@@ -66,9 +72,9 @@ class Fusion:
         width = texts.table.shape[-1]
         self.ridge = config.ridge * torch.eye(width, dtype=torch.float64)
         self.concepts = [_moment(texts.of(prompt.text for prompt in lesson.target)) for lesson in lessons]
-        weights = UceConfig(tokens="tail")
-        kept = kept_tokens(lessons, texts, lambda prompt: span(prompt)[1], weights)
-        self.kept = config.keep_weight * torch.stack([_moment(tokens) for tokens in kept]).sum(0)
+        self.kept = torch.zeros(width, width, dtype=torch.float64)
+        for tokens in _kept(lessons, texts, span, config):
+            self.kept += config.keep_weight * _moment(tokens)
 
     def matrix(self, untouched: Tensor, refined: Tensor, adapters: Sequence[Tensor]) -> Tensor:
         """Returns W' (O, D) float64.

@@ -40,7 +40,7 @@ def text_map(lessons: Sequence[Lesson], texts: Encoded, place: Place, config: Uc
     return (found - torch.eye(len(found), dtype=found.dtype)).float()
 
 
-def solve(concepts: Sequence[tuple[Tensor, Tensor]], kept: Sequence[Tensor], config: UceConfig) -> Tensor:
+def solve(concepts: Sequence[tuple[Tensor, Tensor]], kept: Iterable[Tensor], config: UceConfig) -> Tensor:
     """Returns G, (D, D) float64.
 
     Args:
