@@ -62,6 +62,7 @@ def prepare_concepts(concepts: str, profile: str | None = None, way: Way | None 
         profile: how pictures are made, in place of the list's own profile.
         way: of erasing, in place of the list's own method, training and seed.
     """
+    from cpe.attacks.learned.slots import family_with_one_encoder
     from cpe.models.fingerprints import fingerprint, text_fingerprint
     from cpe.models.text import unread_names
 
@@ -72,6 +73,8 @@ def prepare_concepts(concepts: str, profile: str | None = None, way: Way | None 
     _require_recogniser(concept_list, path)
     sets, set_notes = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
     pipe = places.loaded(concept_list.base_model)
+    if any(each.search for each in sets):
+        family_with_one_encoder(pipe)  # refused now, not once everything is trained
     mark, text_mark = fingerprint(pipe), text_fingerprint(pipe)
     notes = [*set_notes, *(each.taken for each in sets if each.taken)]
     for name, read_as in unread_names(pipe, concept_list.erased_names).items():

@@ -33,12 +33,23 @@ def attacked(plan: Plan, attacks: Sequence[str] | None, *, steps: int | None = N
     Raises:
         ConceptListError: there is no such attack or budget, or an attack that was asked for suits none of the targets.
     """
+    from cpe.attacks.learned.slots import family_with_one_encoder
+
     concepts, own = plan.concepts, bool(attacks or plan.concepts.evaluation.attacks)
     evaluation = chosen_attacks(concepts, attacks, steps=steps, starts=starts)
     # Bars and a comparison are about the list's whole evaluation.
     other = {"evaluation": evaluation.model_dump(), "bars": {}, "comparison": {}}
     changed = ConceptList.model_validate(concepts.model_dump() | other)
-    sets, left_out = attack_sets(changed, Places.from_environment().data, strict=own)
+    places = Places.from_environment()
+    sets, left_out = attack_sets(changed, places.data, strict=own)
+    if any(each.search for each in sets):
+        try:
+            family_with_one_encoder(places.loaded(concepts.base_model))
+        except ValueError as error:
+            if own:
+                raise
+            sets = [each for each in sets if not each.search]
+            left_out.append(f"Attacks that learn are left out: {error}.")
     if left_out and attacks:
         raise ConceptListError(left_out)
     return plan.model_copy(update={"sets": tuple(sets), "concepts": changed, "notes": (*plan.notes, *left_out)})

@@ -7,9 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cpe.models.families.base import Family
 from cpe.models.families.table import family_of
 
 FILLER = "x"  # one token in every CLIP vocabulary; what it means is never read
+
+
+def family_with_one_encoder(pipe: Any) -> Family:
+    """Returns a pipeline's family.
+
+    Raises:
+        ValueError: it is of none, or has several text encoders: a learned text is one embedding.
+    """
+    family = family_of(pipe)
+    if family is None or getattr(pipe, "text_encoder_2", None) is not None:
+        raise ValueError(
+            f"attacks that learn need a model with one text encoder of a known family, got {type(pipe).__name__}; "
+            "leave them out of evaluation.attacks"
+        )
+    return family
 
 
 class Slots:
@@ -26,13 +42,7 @@ class Slots:
     """
 
     def __init__(self, pipe: Any, count: int, *, before: str = "", after: str = "") -> None:
-        family = family_of(pipe)
-        if family is None or getattr(pipe, "text_encoder_2", None) is not None:
-            raise ValueError(
-                f"learned tokens need a model with one text encoder of a known family, got {type(pipe).__name__}; "
-                "leave this attack out"
-            )
-        self._pipe, self._family = pipe, family
+        self._pipe, self._family = pipe, family_with_one_encoder(pipe)
         self.prompt = " ".join(part for part in (before, *[FILLER] * count, after) if part)
         read = pipe.tokenizer(self.prompt).input_ids
         self.first = 1 + len(pipe.tokenizer(before, add_special_tokens=False).input_ids)
