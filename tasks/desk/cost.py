@@ -89,7 +89,8 @@ def estimate(plan: Plan, rates: Rates, places: Places) -> list[Cost]:
             total += len(shard.rows)
             missing += 0 if store.has(shard.key) else len(shard.rows)
         disk = missing * rates.picture_bytes
-        costs.append(Cost(f"pictures {phase} erasing", total, missing, disk, missing * rates.picture_s))
+        rows = 2 if bundle and plan.drawn_at > 1 >= plan.profile.guidance_scale else 1  # of the network, a picture
+        costs.append(Cost(f"pictures {phase} erasing", total, missing, disk, rows * missing * rates.picture_s))
         seen += missing
     costs.append(Cost("pictures to measure", 2 * total, seen, 0, seen * rates.look_s))
     return costs
