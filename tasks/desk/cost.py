@@ -120,7 +120,8 @@ def measure_rates(plan: Plan, places: Places) -> Rates:
     packed = io.BytesIO()
     picture.save(packed, format="PNG")
     guidance, size = plan.profile.guidance_scale, len(packed.getvalue())
-    attack_s = {each.search: time_search(pipe, each, guidance) for each in plan.sets if each.search}
+    searched = {each.search: each for each in plan.sets if each.search}
+    attack_s = {name: time_search(pipe, each, guidance) for name, each in searched.items()}
     return Rates(prompt_s, 2 * embeddings[0].numel(), concept_s, picture_s, look_s, size, attack_s)
 
 
