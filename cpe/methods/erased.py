@@ -89,6 +89,14 @@ class Erased(ABC):
         """
         return None
 
+    def residual_energy(self, pipe: Any, text: "Tensor") -> "Tensor | None":
+        """Returns how much of what a pipeline's projections make of text is added by erasing, (B,).
+
+        Σ_l ‖residual_l‖² / Σ_l ‖W_l x‖² of each prompt, for text x (B, T, D): 0 where nothing changes. None where a
+        method adds no residuals. The pipeline has nothing attached.
+        """
+        return None
+
 
 def check_header(path: Path) -> None:
     """Refuses a header larger than a piece's; safetensors itself sees to it that all lies within the file.

@@ -112,6 +112,18 @@ class Eraser(Erased):
             total = self._residuals(computed, text.dtype)
         return dict(zip(self._sites, total.split(list(self._widths), dim=-1), strict=True))
 
+    @torch.no_grad()
+    def residual_energy(self, pipe: Any, text: Tensor) -> Tensor:
+        """Returns Σ_l ‖residual_l‖² / Σ_l ‖W_l x‖² of each prompt of text (B, T, D), (B,) float64."""
+        network = network_of(pipe)
+        added, own = (torch.zeros(len(text), dtype=torch.float64) for _ in range(2))
+        for site, residual in self.residuals(text).items():
+            projection = network.get_submodule(site)
+            said = projection(text.to(next(projection.parameters())))  # (B, T, O)
+            added += residual.double().square().sum(dim=(1, 2)).cpu()
+            own += said.double().square().sum(dim=(1, 2)).cpu()
+        return added / own
+
     def attach(self, pipe: Any) -> None:
         """Adds the residuals to a pipeline's U-Net (or to a U-Net itself) until `detach`.
 
