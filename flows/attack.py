@@ -5,11 +5,8 @@ from typing import Any
 from prefect import flow
 
 from flows.stages import erase_and_measure
-from tasks.attacks.figures import attack_figures, attacked
-from tasks.desk.limits import check_limits
 from tasks.here.clock import Clock
-from tasks.prepare import prepare_concepts
-from tasks.share import store_plan
+from tasks.steps import attack_figures, attacked, check_limits, prepare_concepts, store_plan
 
 
 @flow(name="attack")

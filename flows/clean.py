@@ -2,7 +2,8 @@
 
 from prefect import flow, get_run_logger
 
-from tasks.desk.clean import GRACE_DAYS, KEEP_VERSIONS, clean_store
+from tasks.desk.clean import GRACE_DAYS, KEEP_VERSIONS
+from tasks.steps import clean_store
 
 
 @flow(name="clean-store")

@@ -8,12 +8,8 @@ from prefect import flow
 from cpe.lists.comparison import TRAINING_SEEDS
 from flows.stages import erase_and_measure
 from tasks.comparison.rows import Measured
-from tasks.comparison.ways import choose_ways
-from tasks.comparison.write import write_comparison
-from tasks.desk.limits import check_limits
 from tasks.here.clock import Clock
-from tasks.prepare import prepare_concepts
-from tasks.share import store_plan
+from tasks.steps import check_limits, choose_ways, prepare_concepts, store_plan, write_comparison
 
 
 @flow(name="compare")

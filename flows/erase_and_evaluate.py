@@ -5,13 +5,17 @@ from typing import Any
 from prefect import flow
 
 from flows.stages import erase_and_measure
-from tasks.desk.limits import check_limits
 from tasks.here.clock import Clock
-from tasks.prepare import prepare_concepts
-from tasks.register import decide, register_bundle, save_results
-from tasks.report.page import write_report
-from tasks.share import store_plan
-from tasks.train import plan_training
+from tasks.steps import (
+    check_limits,
+    decide,
+    plan_training,
+    prepare_concepts,
+    register_bundle,
+    save_results,
+    store_plan,
+    write_report,
+)
 
 
 @flow(name="erase-and-evaluate")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import table
+from flows.cli.command import places_here, table
 from flows.cli.interrupt import start_prefect
 from flows.cli.plan import ListArgument, ProfileOption
 from wording.figures import number
@@ -31,8 +31,9 @@ def attack(
     from tasks.attacks.figures import chosen_attacks
     from tasks.prepare import check_list, find_list
 
-    check_list(concepts, profile)
-    chosen_attacks(load_list(find_list(concepts)), attacks, steps=steps, starts=starts)
+    places = places_here()
+    check_list(places, concepts, profile)
+    chosen_attacks(load_list(find_list(places, concepts)), attacks, steps=steps, starts=starts)
     print(f"Attacking {concepts}: starting Prefect ...", file=sys.stderr)
     start_prefect()
     from flows.attack import attack as attack_list

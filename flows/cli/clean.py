@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import table
+from flows.cli.command import places_here, table
 
 KEEP_VERSIONS, GRACE_DAYS = 10, 14.0
 
@@ -27,7 +27,7 @@ def clean(
     """
     from tasks.desk.clean import clean_store
 
-    found = clean_store.fn(keep, grace_days, delete=delete)
+    found = clean_store(places_here(), keep, grace_days, delete=delete)
     count, size, left = Counter[str](), Counter[str](), Counter(key.split("/")[0] for key in found.kept)
     for key, bytes_of_key in found.removed.items():
         count[key.split("/")[0]] += 1

@@ -8,7 +8,7 @@ import typer
 
 from cpe.lists.comparison import TRAINING_SEEDS
 from cpe.methods.table import METHODS
-from flows.cli.command import table
+from flows.cli.command import places_here, table
 from flows.cli.interrupt import start_prefect
 from flows.cli.plan import ListArgument, ProfileOption
 from wording.figures import MISSING, duration, number
@@ -43,11 +43,10 @@ def compare(
     """
     from tasks.comparison.ways import check_comparison, stored_comparison
     from tasks.comparison.write import read_comparison
-    from tasks.here.places import Places
 
     wanted = TRAINING_SEEDS if seeds is None else seeds
-    check_comparison(concepts, methods, wanted, profile)
-    places = Places.from_environment()
+    places = places_here()
+    check_comparison(places, concepts, methods, wanted, profile)
     stored = stored_comparison(places, concepts, methods, seeds, profile) if as_json else None
     if stored is not None:
         print(json.dumps(read_comparison(places, stored), indent=1))

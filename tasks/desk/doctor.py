@@ -174,14 +174,14 @@ def _servers(places: Places) -> Iterator[Check]:
         return
     yield Check("Prefect server", f"{url} answers {answer.status_code}", answer.status_code < 500)
     if answer.status_code < 400:
-        yield _watcher()
+        yield _watcher(places)
 
 
-def _watcher() -> Check:
+def _watcher(places: Places) -> Check:
     from tasks.watch.watcher import watcher
 
     try:
-        found = watcher()
+        found = watcher(places)
     except (RegistryError, ValueError, OSError) as error:
         return Check("watcher", str(error), False)
     bad = [f"list {each.name} {each.state}: {each.detail}" for each in found.lists if each.is_bad]

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-from prefect import task
 
 from artifacts.hashing import content_hash
 from artifacts.tables import PICTURES, SCORES, write_table
@@ -35,20 +34,19 @@ FIRST_METRICS = {  # of which scores' addresses do not tell: there were no other
 }  # fmt: skip
 
 
-@task(retries=1)
-def look_at_pictures(plan: Plan, bundle: str, part: int = 0, parts: int = 1) -> int:
+def look_at_pictures(places: Places, plan: Plan, bundle: str, part: int = 0, parts: int = 1) -> int:
     """Stores what is to be seen in the pictures of both phases, for a part of their shards; returns how many.
 
     What is stored already and whole is not looked at again; nothing is left to see once the scores are stored, which is
     asked where all of it is done at once.
 
     Args:
+        places: where pictures, and what is seen in them, are stored.
         plan: the list made ready; its pictures are in the store, with and without the bundle.
         bundle: the gates' bundle.
         part: of the shards, from 0: every `parts`-th one.
         parts: how many workers share the looking.
     """
-    places = Places.from_environment()
     both = [(which, shard) for which in (None, bundle) for shard in shards(plan, which)]
     mine, mine_moved = both[part::parts], list(pairs(_parts(plan, bundle)))[part::parts]
     store, total = places.store(), sum(len(shard.rows) for _, shard in mine)
@@ -108,13 +106,13 @@ def _determined_by(
     )
 
 
-@task(retries=1)
-def measure(plan: Plan, bundle: str) -> str:
+def measure(places: Places, plan: Plan, bundle: str) -> str:
     """Scores what was seen in both sets of pictures, and the gates' openness; stores the scores as one artifact.
 
     It looks at no picture: `look_at_pictures` has, and whatever it stored is read.
 
     Args:
+        places: where what was seen, and the scores, are stored.
         plan: the list made ready; its pictures were looked at, with and without the bundle.
         bundle: the gates' bundle.
 
@@ -124,7 +122,7 @@ def measure(plan: Plan, bundle: str) -> str:
     Raises:
         StoreError: some pictures were not looked at, or what was seen in them is damaged.
     """
-    places, parts = Places.from_environment(), _parts(plan, bundle)
+    parts = _parts(plan, bundle)
     with ExitStack() as held:
         observers, holes = held.enter_context(open_observers(plan, places))
         references = _references(places, plan, observers)

@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from artifacts.disk import replace_whole
 from artifacts.report import page
 from artifacts.report.html import render_report
@@ -30,8 +28,8 @@ REPORTED = "reported"  # the tag that says which standing of the version its rep
 PACKAGES = ("torch", "diffusers", "transformers", "prefect", "mlflow")
 
 
-@task(retries=1)
 def write_report(
+    places: Places,
     plan: Plan,
     registered: Registered,
     decision: Decision,
@@ -40,7 +38,6 @@ def write_report(
     trained: list[list[str]],
 ) -> str:
     """Writes the run's report into the work folder, adds it to the MLflow run, and returns its path."""
-    places = Places.from_environment()
     name = f"{plan.concepts.name}-v{registered.version}-{registered.run_id[:8]}.html"
     path = places.work / "reports" / name
     registry, status = places.registry(), "champion" if decision.champion else "; ".join(decision.against)
