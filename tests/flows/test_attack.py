@@ -18,10 +18,10 @@ from helpers.here import here, places_in
 from helpers.lists import LIST
 from tasks.attacks.figures import attacked
 from tasks.attacks.search import hunts, search_texts
-from tasks.desk.clean import clean_store
+from tasks.desk.clean import clean_store, load_plan
 from tasks.draw import shards
 from tasks.prepare import prepare_concepts
-from tasks.share import load_plan, store_plan
+from tasks.share import store_plan
 from tasks.train import assemble_bundle, plan_training, train_gates
 
 RUNNER = CliRunner()
