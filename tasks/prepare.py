@@ -52,12 +52,12 @@ def check_list(places: Places, name: str, profile: str | None = None) -> None:
     check_pictures(concept_list, sets)
 
 
-def prepare_concepts(places: Places, concepts: str, profile: str | None = None, way: Way | None = None) -> Plan:
+def prepare_concepts(places: Places, name: str, profile: str | None = None, way: Way | None = None) -> Plan:
     """Reads a list, chooses every target's anchors and works out which gates and pictures it needs.
 
     Args:
         places: where lists, base models and embeddings are.
-        concepts: a path, or a name among the lists.
+        name: a path, or a name among the lists.
         profile: how pictures are made, in place of the list's own profile.
         way: of erasing, in place of the list's own method, training and seed.
     """
@@ -65,7 +65,7 @@ def prepare_concepts(places: Places, concepts: str, profile: str | None = None, 
     from cpe.models.fingerprints import fingerprint, text_fingerprint
     from cpe.models.text import unread_names
 
-    path = find_list(places, concepts)
+    path = find_list(places, name)
     listed = load_only_list(path)
     listed_hash, concept_list = listed.content_hash, _in_profile(way.of(listed) if way else listed, profile)
     _require_recogniser(concept_list, path)

@@ -66,19 +66,19 @@ app.add_typer(store, name="store")
 
 
 @command_of(app, resumes=True)
-def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
+def erase(name: ListArgument, profile: ProfileOption = None) -> None:
     """Erase a list: train the gates it lacks, draw, measure, report, register and promote if its bars hold.
 
     Everything is addressed by content: a second run trains and draws only what is new.
     """
     from tasks.prepare import check_list
 
-    check_list(places_here(), concepts, profile)
-    print(f"Erasing {concepts}: starting Prefect ...", file=sys.stderr)
+    check_list(places_here(), name, profile)
+    print(f"Erasing {name}: starting Prefect ...", file=sys.stderr)
     start_prefect()
     from flows.erase_and_evaluate import erase_and_evaluate
 
-    show_results(erase_and_evaluate(concepts, profile))
+    show_results(erase_and_evaluate(name, profile))
 
 
 command_of(app, resumes=True)(attack)
@@ -86,7 +86,7 @@ command_of(app, resumes=True)(attack)
 
 @command_of(app, resumes=True)
 def evaluate(
-    concepts: ListArgument,
+    name: ListArgument,
     profile: ProfileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores for programs.")] = False,
 ) -> None:
@@ -100,7 +100,7 @@ def evaluate(
     from tasks.train import assemble_bundle, missing_gates
 
     places = places_here()
-    prepared = prepare_concepts(places, concepts, profile)
+    prepared = prepare_concepts(places, name, profile)
     check_limits(places, prepared)
     missing = missing_gates(places, prepared)
     if missing:

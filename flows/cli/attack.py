@@ -13,7 +13,7 @@ from wording.figures import number
 
 
 def attack(
-    concepts: ListArgument,
+    name: ListArgument,
     attacks: Annotated[
         list[str] | None,
         typer.Option("--attack", help="Only this one, such as inversion; may be given several times."),
@@ -32,13 +32,13 @@ def attack(
     from tasks.prepare import check_list, find_list
 
     places = places_here()
-    check_list(places, concepts, profile)
-    chosen_attacks(load_list(find_list(places, concepts)), attacks, steps=steps, starts=starts)
-    print(f"Attacking {concepts}: starting Prefect ...", file=sys.stderr)
+    check_list(places, name, profile)
+    chosen_attacks(load_list(find_list(places, name)), attacks, steps=steps, starts=starts)
+    print(f"Attacking {name}: starting Prefect ...", file=sys.stderr)
     start_prefect()
     from flows.attack import attack as attack_list
 
-    found = attack_list(concepts, attacks or None, profile, steps=steps, starts=starts)
+    found = attack_list(name, attacks or None, profile, steps=steps, starts=starts)
     if as_json:
         print(json.dumps(found, indent=1))
         return

@@ -15,7 +15,7 @@ from wording.figures import MISSING, duration, number
 
 
 def compare(
-    concepts: ListArgument,
+    name: ListArgument,
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,16 +46,16 @@ def compare(
 
     wanted = TRAINING_SEEDS if seeds is None else seeds
     places = places_here()
-    check_comparison(places, concepts, methods, wanted, profile)
-    stored = stored_comparison(places, concepts, methods, seeds, profile) if as_json else None
+    check_comparison(places, name, methods, wanted, profile)
+    stored = stored_comparison(places, name, methods, seeds, profile) if as_json else None
     if stored is not None:
         print(json.dumps(read_comparison(places, stored), indent=1))
         return
-    print(f"Comparing on {concepts}: starting Prefect ...", file=sys.stderr)
+    print(f"Comparing on {name}: starting Prefect ...", file=sys.stderr)
     start_prefect()
     from flows.compare import compare as run
 
-    found = run(concepts, methods, wanted, profile, workers)
+    found = run(name, methods, wanted, profile, workers)
     if as_json:
         print(json.dumps(found, indent=1))
     else:

@@ -13,11 +13,13 @@ ProfileOption = Annotated[
     str | None,
     typer.Option("--profile", help="How pictures are made, if not as the list says."),
 ]
-ListArgument = Annotated[str, typer.Argument(help="A concept list: a path, or a name in lists/ such as emoji.")]
+ListArgument = Annotated[
+    str, typer.Argument(metavar="LIST", help="A concept list: a path, or a name in lists/ such as emoji.")
+]
 
 
 def plan(
-    concepts: ListArgument,
+    name: ListArgument,
     profile: ProfileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
 ) -> None:
@@ -27,7 +29,7 @@ def plan(
     from tasks.prepare import prepare_concepts
 
     places = places_here()
-    prepared = prepare_concepts(places, concepts, profile)
+    prepared = prepare_concepts(places, name, profile)
     print("measuring rates on this device ...", file=sys.stderr)
     rates = measure_rates(prepared, places)
     costs = estimate(prepared, rates, places)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from artifacts.disk import replace_whole
+from artifacts.disk import write_whole
 from artifacts.report import page
 from artifacts.report.html import render_report
 from artifacts.tables import PICTURES, iter_rows
@@ -78,12 +78,11 @@ def write_report(
             published=[page.Published(each.source, each.profile, each.figures) for each in plan.concepts.published],
         )
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     with places.scratch() as folder:
         (folder / path.name).write_text(html)
         registry.attach(registered.run_id, {"report": folder / path.name})
         registry.set_tags(registered.model, registered.version, {REPORTED: status})
-        replace_whole(folder / path.name, path)  # last: a report that is here is beside the version's files too
+        write_whole(path, html)  # last: a report that is here is beside the version's files too
     erased = [row for grid in grids[:1] for row in grid.rows if row.before]
     show_report(plan.concepts.name, path, [row.before[0] for row in erased], [row.after[0] for row in erased])
     return str(path)

@@ -23,12 +23,15 @@ from artifacts.registry.versions import FILES_HASH
 from artifacts.stores.opening import open_store
 from artifacts.tables import IMAGES, PICTURES, SCORES, read_table
 from cpe.embedded.pixels import to_tensor
+from cpe.lists.reading import ConceptListError
 from cpe.methods.erased import Erased
 from cpe.methods.pinpoint.eraser import Eraser
 from cpe.models.loading import load_pipeline
 from cpe.models.sites import find_projections
 from cpe.models.text import encode_prompts
+from flows.attack import attack
 from flows.cli.app import app
+from flows.compare import compare
 from flows.erase_and_evaluate import erase_and_evaluate
 from helpers.here import here
 from helpers.lists import LIST
@@ -65,6 +68,17 @@ def workplace(tmp_path_factory, harness):
     results = erase_and_evaluate(str(path))
     yield work, path, results
     patch.undo()
+
+
+@pytest.mark.parametrize("flow", [erase_and_evaluate, attack, compare])
+def test_a_list_is_asked_for_by_its_name_and_as_earlier_deployments_do(harness, flow):
+    for given in (
+        {"list": "no/such.yaml"},
+        {"concepts": "no/such.yaml"},
+        {"list": "emoji", "concepts": "no/such.yaml"},
+    ):
+        with pytest.raises(ConceptListError, match=r"no/such\.yaml"):
+            flow(**given)
 
 
 def test_concepts_were_there_are_gone_and_others_stay(workplace):

@@ -66,7 +66,7 @@ def test_two_workers_share_a_list_and_make_what_one_makes(deployed, tmp_path, mo
     with workers(deployed, 2, tmp_path):
         deployed(
             "deployment", "run", "erase-and-evaluate/emoji", "--watch",
-            "--param", f"concepts={path}", "--param", "workers=2",
+            "--param", f"list={path}", "--param", "workers=2",
         )  # fmt: skip
         # a part that was taken back while its worker was starting it is given up when it begins
         wait_for(lambda: states_of_parts(deployed) <= {"COMPLETED", "CANCELLED"}, 60)
@@ -94,7 +94,7 @@ def test_parts_that_nobody_takes_are_done_by_the_run_that_asked(deployed, tmp_pa
     with workers(deployed, 1, tmp_path):
         deployed(
             "deployment", "run", "erase-and-evaluate/emoji", "--watch",
-            "--param", f"concepts={path}", "--param", "workers=3",
+            "--param", f"list={path}", "--param", "workers=3",
         )  # fmt: skip
     (results,) = (json.loads(p.read_text()) for p in (tmp_path / "work" / "results").glob("*.json"))
     assert results["gates"]["trained"] == 2
