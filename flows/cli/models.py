@@ -36,18 +36,19 @@ def all_of_them() -> None:
         lost = unnamed_bundles(places, found)
         print(lost or "no models registered yet; run `cpe erase emoji` first")
         return
-    shown = ("profile", "bundle", "erased_accuracy", "kept_accuracy", "h0")
+    facts, figures = ("profile", "bundle"), ("erased_accuracy", "kept_accuracy", "h0")
     profiles = {each.tags.get("profile") for each in found}
     table(
         "registered models" + (" (of different profiles: compare only within one)" if len(profiles) > 1 else ""),
-        ("model", "version", "standing", "erased", *(name.replace("_", " ") for name in shown), "created"),
+        ("model", "version", "standing", "erased", *(name.replace("_", " ") for name in (*facts, *figures)), "created"),
         [
             (
                 each.name,
                 str(each.version),
                 ", ".join((*each.aliases, *(["rolled back"] if each.is_rolled_back else []))),
                 _shortened(each.tags.get("erased", "")),
-                *(each.tags.get(name, "") for name in shown),
+                *(each.tags.get(name, "") for name in facts),
+                *(_share(each.tags.get(name, "")) for name in figures),
                 f"{each.created_at:%Y-%m-%d %H:%M}",
             )
             for each in found
@@ -58,6 +59,11 @@ def all_of_them() -> None:
         if each.is_rolled_back:
             reason = each.tags.get("rolled_back_reason", "no reason given")
             print(f"held    the gates of {each.name} version {each.version}, rolled back: {told(reason)}")
+
+
+def _share(tag: str) -> str:
+    """Returns a share as a version's tags hold it, or what they say in its place."""
+    return number(float(tag)) if tag[:1].isdigit() else tag
 
 
 def _shortened(names: str) -> str:
