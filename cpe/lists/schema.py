@@ -34,6 +34,15 @@ from wording.canonical import canonical_json
 class ConceptList(Settings):
     """A list of concepts to erase, and all that its training and promotion need.
 
+    Example:
+        >>> wanted = ConceptList(
+        ...     name="fruit", domain="noun", base_model="embedded", profile="embedded", surrogate="object",
+        ...     targets=[{"name": "apple"}], kept=["rose"], templates=["a {}"], anchors={"general": ["food"]},
+        ...     training={"preset": "emoji"}, evaluation={"templates": ["one {}"]},
+        ... )  # fmt: skip
+        >>> wanted.model_name, wanted.erased_names
+        ('cpe-fruit', ('apple',))
+
     Attributes:
         name: letters, digits and hyphens; the registered model is called `model_name`.
         domain: what the accuracy is measured on, a key of `cpe.terms.domains.DOMAINS`.

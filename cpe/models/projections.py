@@ -21,6 +21,13 @@ SUMMARY_FORMAT = 1  # raised when weights or M are computed otherwise
 class BaseProjections:
     """What training needs to know of a base model, computed once.
 
+    Example:
+        >>> from cpe import load_pipeline
+        >>> pipe = load_pipeline("embedded", device="cpu")
+        >>> base = BaseProjections.of(pipe.unet, tokens=pipe.tokenizer.model_max_length)
+        >>> len(base.names)
+        14
+
     Attributes:
         names: module paths of the L projections.
         widths: their output widths O_l.
