@@ -17,6 +17,7 @@ import yaml
 from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
+import cpe.models.loading
 from artifacts.hashing import folder_hash
 from artifacts.registry.registry import Registry, RegistryError
 from artifacts.registry.versions import FILES_HASH
@@ -181,7 +182,7 @@ def test_adding_a_concept_trains_its_gate_alone(workplace):
     assert not {g.address for g in prepare_concepts(here(), str(changed)).gates} & {g.address for g in old.gates}
 
 
-def test_another_method_goes_the_whole_way(workplace, tmp_path):
+def test_another_method_goes_the_whole_way(workplace, tmp_path, monkeypatch):
     """UCE: trained, drawn, measured, reported, stored, registered, promoted and attached, as gates are."""
     work, path, cpe_results = workplace
     listed = path.with_name("uce.yaml")
@@ -189,7 +190,12 @@ def test_another_method_goes_the_whole_way(workplace, tmp_path):
     listed.write_text(
         yaml.safe_dump({**LIST, "name": "edited", "method": "uce", "training": {"preset": "emoji"}, "bars": bars})
     )
-    results = erase_and_evaluate(str(listed))
+    real, opened = cpe.models.loading.load_pipeline, []
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.here.models._kept", {})
+        patch.setattr(cpe.models.loading, "load_pipeline", lambda *a, **o: opened.append(a) or real(*a, **o))
+        results = erase_and_evaluate(str(listed))
+    assert opened == [("embedded",)], "the base model is opened once a process"
     assert results["erased"]["before"] == cpe_results["erased"]["before"], "the same pictures"
     assert results["erased"]["after"] <= 0.5
     assert (results["champion"], results["gates"]) == (True, {"trained": 2, "reused": 0})
@@ -327,6 +333,7 @@ def test_what_was_looked_at_is_not_looked_at_again(workplace, monkeypatch):
     from tasks.evaluation.score import measure
     from tasks.figures import Scores
 
+    monkeypatch.setattr("cpe.models.drawing.generate", None)
     again = Scores.of(places, measure(places, plan, plan.bundle))
     assert again.pair("noun_accuracy", "erased") == results["erased"]
 
