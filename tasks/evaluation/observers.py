@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from cpe.observers.base import Missing, Observer
-from cpe.terms.domains import CLASSIFIER, IDENTITY, NUDITY, domain_of
+from cpe.terms.domains import CLASSIFIER, NUDITY, PEOPLE, domain_of
 from tasks.here.models import files_at
 from tasks.here.places import Places
 from tasks.plan import Plan
@@ -47,8 +47,8 @@ def _inception(plan: Plan, places: Places) -> Observer | None:
     return _opened(InceptionObserver.open, folder, device=places.device_name(), files=files_at(folder))
 
 
-def _identity(plan: Plan, places: Places) -> Observer | None:
-    if IDENTITY not in _needed(plan):
+def _people(plan: Plan, places: Places) -> Observer | None:
+    if PEOPLE not in _needed(plan):
         return None
     if places.identity_command:
         from cpe.observers.people_program import ProgramObserver
@@ -80,7 +80,7 @@ OBSERVERS: dict[str, Callable[[Plan, Places], Observer | None]] = {  # None: the
     "clip": _clip,
     CLASSIFIER: _classifier,
     "inception": _inception,
-    IDENTITY: _identity,
+    PEOPLE: _people,
     NUDITY: _nudity,
 }
 
@@ -100,8 +100,8 @@ def open_observers(plan: Plan, places: Places) -> Iterator[tuple[dict[str, Obser
                     opened[name] = observer
             except Missing as missing:
                 holes.append(f"Not measured: {name}. {missing}")
-        if IDENTITY in opened:
-            holes += [*getattr(opened[IDENTITY], "notes", ()), *_strangers(plan, opened[IDENTITY])]
+        if PEOPLE in opened:
+            holes += [*getattr(opened[PEOPLE], "notes", ()), *_strangers(plan, opened[PEOPLE])]
         yield opened, holes
     finally:
         for observer in opened.values():
