@@ -49,6 +49,10 @@ class ConceptListError(ValueError):
 def load_list(path: str | Path) -> ConceptList:
     """Reads a concept list from a YAML file.
 
+    Example:
+        >>> load_list("lists/emoji.yaml").model_name
+        'cpe-emoji'
+
     Raises:
         ConceptListError: there is no such file, or something in it is wrong; names every line.
     """

@@ -21,7 +21,17 @@ GATE_PREFIX = "attention_gate."  # of a tensor that every gate of CPE has; gates
 
 
 class Erased(ABC):
-    """Concepts taken out of a model: put on a pipeline, and taken off again."""
+    """Concepts taken out of a model: put on a pipeline, and taken off again.
+
+    Example:
+        >>> from cpe import Erased, fetch, load_pipeline
+        >>> erased = Erased.load(fetch("models:/cpe-few@champion"))  # whatever the list's method is
+        >>> sorted(erased.concepts)
+        ['pizza', 'rose']
+        >>> pipe = load_pipeline("embedded", device="cpu")
+        >>> with erased.attached(pipe):
+        ...     picture = pipe("a rose", num_inference_steps=2, guidance_scale=1.0).images[0]
+    """
 
     @classmethod
     def load(cls, paths: str | Path | Iterable[str | Path]) -> "Erased":

@@ -29,6 +29,7 @@ def test_deployments_are_accepted_and_a_worker_runs_one(prefect, tmp_path):
     for name in names:
         assert f"{name}'" in deployed.replace("\n", "")
     prefect("deployment", "schedule", "pause", "--all")  # the watcher would start its own list in the middle
+    # As who was told of the parameter's former name does it, and earlier deployments.
     prefect("deployment", "run", "erase-and-evaluate/emoji", "--param", f"concepts={path}")
     worked = prefect("worker", "start", "--pool", "gpu", "--run-once")
     results = list((tmp_path / "work" / "results").glob("*.json"))

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from helpers.deployment import PREFECT, PROJECT, heed_interrupts
 from helpers.deployment import prefect as prefect
+from helpers.here import places_in
 from helpers.lists import LITTLE
 from tasks.prepare import prepare_concepts
 from tasks.train import plan_training, train_gates
@@ -65,7 +66,7 @@ def test_two_workers_share_a_list_and_make_what_one_makes(deployed, tmp_path, mo
     with workers(deployed, 2, tmp_path):
         deployed(
             "deployment", "run", "erase-and-evaluate/emoji", "--watch",
-            "--param", f"concepts={path}", "--param", "workers=2",
+            "--param", f"list={path}", "--param", "workers=2",
         )  # fmt: skip
         # a part that was taken back while its worker was starting it is given up when it begins
         wait_for(lambda: states_of_parts(deployed) <= {"COMPLETED", "CANCELLED"}, 60)
@@ -73,10 +74,10 @@ def test_two_workers_share_a_list_and_make_what_one_makes(deployed, tmp_path, mo
     (results,) = (json.loads(p.read_text()) for p in (tmp_path / "work" / "results").glob("*.json"))
     assert results["gates"] == {"trained": 3, "reused": 0}
     assert results["erased"]["count"] == 3 * 2
-    monkeypatch.setenv("CPE_WORK", str(tmp_path / "alone"))
-    plan = prepare_concepts.fn(str(path))
-    for group in plan_training.fn(plan):
-        train_gates.fn(plan, group)
+    places = places_in(tmp_path / "alone")
+    plan = prepare_concepts(places, str(path))
+    for group in plan_training(places, plan):
+        train_gates(places, plan, group)
     for gate in plan.gates:
         shared, alone = (
             load_file(tmp_path / folder / "store" / "gates" / gate.address / "gate.safetensors")
@@ -93,7 +94,7 @@ def test_parts_that_nobody_takes_are_done_by_the_run_that_asked(deployed, tmp_pa
     with workers(deployed, 1, tmp_path):
         deployed(
             "deployment", "run", "erase-and-evaluate/emoji", "--watch",
-            "--param", f"concepts={path}", "--param", "workers=3",
+            "--param", f"list={path}", "--param", "workers=3",
         )  # fmt: skip
     (results,) = (json.loads(p.read_text()) for p in (tmp_path / "work" / "results").glob("*.json"))
     assert results["gates"]["trained"] == 2

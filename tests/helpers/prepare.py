@@ -19,7 +19,7 @@ LIST = {
 }
 
 
-def plan_of(tmp_path, **changes):
-    path = tmp_path / "list.yaml"
+def plan_of(places, **changes):
+    path = places.work.parent / "list.yaml"
     path.write_text(yaml.safe_dump({**LIST, **changes}))
-    return prepare_concepts.fn(str(path))
+    return prepare_concepts(places, str(path))

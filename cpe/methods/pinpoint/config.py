@@ -2,6 +2,10 @@
 
 Counts have upper limits because lists train unattended: several times what the largest published experiment takes, so
 that what exceeds one is a slip of the keyboard. They are no part of what a gate is known by.
+
+Example:
+    >>> PRESETS["celebrity"].first_steps, PRESETS["artist"].stages
+    (1800, 10)
 """
 
 from typing import Any, Literal

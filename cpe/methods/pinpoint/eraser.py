@@ -33,6 +33,15 @@ PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numb
 class Eraser(Erased):
     """Erases concepts from pipelines by adding gated residuals to cross-attention keys and values.
 
+    Example:
+        >>> from cpe import encode_prompts, fetch, load_pipeline
+        >>> eraser = Eraser.load(fetch("models:/cpe-few@champion"))
+        >>> pipe = load_pipeline("embedded", device="cpu")
+        >>> eraser.openness(encode_prompts(pipe, ["a rose", "a castle"])).shape  # gates, prompts, tokens
+        torch.Size([2, 2, 77])
+        >>> with eraser.attached(pipe):
+        ...     picture = pipe("a rose", num_inference_steps=2, guidance_scale=1.0).images[0]
+
     Args:
         parts: gates by shape, all over the same projections.
 

@@ -132,10 +132,12 @@ def train(*given, **options):
     count += 1
     return real(*given, **options)
 cpe.methods.pinpoint.training.train = train
+from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
 from tasks.train import train_gates
-plan = prepare_concepts.fn(sys.argv[1])
-train_gates.fn(plan, ["rose"])
+places = Places.from_environment()
+plan = prepare_concepts(places, sys.argv[1])
+train_gates(places, plan, ["rose"])
 print("trained", count)
 """
 
