@@ -15,6 +15,8 @@ from artifacts.stores.opening import open_store
 from helpers.faults import LIST, Runner, clean_environment, copied_database, made, registered, wait_for
 from helpers.faults_servers import shared
 
+pytestmark = pytest.mark.slow
+
 CLOCK = """
 #define _GNU_SOURCE
 #include <stdlib.h>
