@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 import flows.share
@@ -16,6 +15,7 @@ from cpe.lists.reading import ConceptListError, load_list, parse_list
 from flows.cli.app import app
 from flows.compare import compare
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
 from helpers.lists import LIST
 from tasks.here.places import Places
 
@@ -40,7 +40,7 @@ def workplace(tmp_path_factory):
         patch.delenv(name, raising=False)
     path = work / "compared.yaml"
     path.write_text(yaml.safe_dump(SMALL))
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         own = erase_and_evaluate(str(path))
         drawn, pictures = _counted(patch)
         found = compare(str(path), ["cpe", "uce"], seeds=2)

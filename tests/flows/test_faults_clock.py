@@ -91,7 +91,7 @@ def test_a_clock_put_back_between_runs_and_within_one_changes_nothing(clock, tmp
     base = shared(tmp_path_factory)
     work = tmp_path / "work"
     copied_database(base.database, work)
-    runner = Runner(tmp_path, {**base.runner.environment, **clock.environment, "CPE_WORK": str(work)})
+    runner = Runner(tmp_path, {**base.environment, **clock.environment, "CPE_WORK": str(work)})
     path = work / "few.yaml"
 
     def results() -> dict:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from artifacts.hashing import folder_hash
@@ -30,6 +29,7 @@ from cpe.models.sites import find_projections
 from cpe.models.text import encode_prompts
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
 from helpers.lists import LIST
 from tasks.draw import draw_pictures, shards
 from tasks.evaluation.look import pictures_folder, read_picture
@@ -47,8 +47,8 @@ def apart(path: Path, name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def harness():
-    with prefect_test_harness(server_startup_timeout=120):
+def harness(tmp_path_factory):
+    with on_prefect(tmp_path_factory):
         yield
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import constants
-from prefect.testing.utilities import prefect_test_harness
 
 from artifacts.registry.registry import Registry
 from artifacts.tables import SCORES, read_table
@@ -17,6 +16,7 @@ from cpe.models.loading import load_pipeline
 from cpe.models.sites import find_projections
 from cpe.terms.profiles import PROFILES
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
 from helpers.places import LISTS
 from helpers.tiny_sd14 import BASE, CLIP, in_cache, save_base, save_clip
 from tasks.here.places import Places
@@ -50,7 +50,7 @@ def hub(tmp_path_factory):
     small = {"height": 32, "width": 32, "steps": 2}
     patch.setitem(PROFILES, "cpe", PROFILES["cpe"].model_copy(update=small))
     patch.setitem(PROFILES, "mace", PROFILES["mace"].model_copy(update=small))
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         yield cache
     patch.undo()
 
