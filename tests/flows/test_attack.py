@@ -24,6 +24,7 @@ from tasks.prepare import prepare_concepts
 from tasks.share import load_plan, store_plan
 from tasks.train import assemble_bundle, plan_training, train_gates
 
+pytestmark = pytest.mark.slow
 RUNNER = CliRunner()
 LISTED = {
     **LIST,

@@ -128,6 +128,7 @@ def workplace(tmp_path_factory):
     patch.undo()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", [each for each in commands() if each.command.startswith("cpe ")], ids=" ".join)
 def test_a_command_of_cpe_does_what_the_page_says(typed, workplace):
     if typed.command in RUN_ELSEWHERE:
@@ -174,6 +175,7 @@ def test_nothing_is_named_as_run_elsewhere_that_no_page_says():
     assert set(RUN_ELSEWHERE) <= {each.command for each in commands()}
 
 
+@pytest.mark.slow
 def test_python_runs_as_it_is_written(workplace, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     written = blocks("python")
