@@ -61,7 +61,7 @@ class Server:
     def start(self) -> None:
         """Starts it and waits until it answers."""
         self.launch()
-        wait_for(self.answers, f"start of {self.log}")
+        wait_for(self.answers, f"start of {self.log}", 300)
 
     def launch(self) -> None:
         """Starts it."""
