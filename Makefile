@@ -2,11 +2,12 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := build/embedded
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_HOME ?= $(CURDIR)/work/prefect
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help setup demo test lint up down status integration soak mutants embedded-model gpu-pack clean
+.PHONY: help setup demo test test-all lint up down status integration soak mutants embedded-model gpu-pack clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -23,9 +24,13 @@ demo: setup  ## erase ten nouns from the embedded model: train, draw, measure, r
 	@mkdir -p $(PREFECT_HOME)
 	$(BIN)/cpe erase emoji
 
-test: setup lint  ## lint, import contracts, types and all tests
+test: setup lint  ## lint, import contracts, types and the quick tests, within ten minutes
 	@mkdir -p $(PREFECT_HOME)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(TESTS) -m 'not slow'
+
+test-all: setup lint  ## the same with all tests: servers, workers, kills and whole trainings too
+	@mkdir -p $(PREFECT_HOME)
+	$(TESTS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -5,7 +5,6 @@ import re
 
 import pytest
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from cpe.attacks.base import Search
@@ -14,6 +13,7 @@ from cpe.lists.reading import ConceptListError
 from flows.attack import attack
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
 from helpers.here import here, places_in
 from helpers.lists import LIST
 from tasks.attacks.figures import attacked
@@ -24,6 +24,7 @@ from tasks.prepare import prepare_concepts
 from tasks.share import store_plan
 from tasks.train import assemble_bundle, plan_training, train_gates
 
+pytestmark = pytest.mark.slow
 RUNNER = CliRunner()
 LISTED = {
     **LIST,
@@ -47,7 +48,7 @@ def place(tmp_path_factory):
         patch.delenv(name, raising=False)
     path = work / "few.yaml"
     path.write_text(yaml.safe_dump(LISTED))
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         yield path, erase_and_evaluate(str(path))
     patch.undo()
 

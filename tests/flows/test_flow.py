@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 import cpe.models.loading
@@ -34,6 +33,7 @@ from flows.attack import attack
 from flows.cli.app import app
 from flows.compare import compare
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
 from helpers.here import here
 from helpers.lists import LIST
 from tasks.draw import draw_pictures, shards
@@ -51,8 +51,8 @@ def apart(path: Path, name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def harness():
-    with prefect_test_harness(server_startup_timeout=120):
+def harness(tmp_path_factory):
+    with on_prefect(tmp_path_factory):
         yield
 
 

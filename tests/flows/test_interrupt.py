@@ -19,6 +19,8 @@ import yaml
 from helpers.faults import LIST, clean_environment, copied_database, wait_for
 from helpers.faults_servers import shared
 
+pytestmark = pytest.mark.slow
+
 WITHIN_S = 3.0
 CTRL_C = b"\x03"
 STEPS = 600  # with checkpoints at 250 and 500

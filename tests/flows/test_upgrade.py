@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from cpe import Eraser, fetch
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
 from helpers.earlier import unpack_earlier
+from helpers.faults_servers import on_prefect
 from helpers.here import here
 
 RUNNER = CliRunner()
@@ -30,9 +30,11 @@ def stored() -> set[str]:
     return {key for key in found if not key.startswith(("plans/", "used/"))}
 
 
-def test_gates_pictures_scores_and_the_version_of_an_earlier_release_are_used_as_they_are(earlier: Path) -> None:
+def test_gates_pictures_scores_and_the_version_of_an_earlier_release_are_used_as_they_are(
+    earlier: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     before = stored()
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         results = erase_and_evaluate(str(earlier / "few.yaml"))
     assert results["gates"] == {"trained": 0, "reused": 2}
     assert (results["version"], results["champion"]) == (1, True)

@@ -33,7 +33,7 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db"
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def lists(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_uri: str) -> Path:
     monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("CPE_LISTS", str(tmp_path / "lists"))

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from artifacts.hashing import content_hash
@@ -15,6 +14,7 @@ from cpe.methods.pinpoint.config import PRESETS, TrainingConfig
 from cpe.methods.pinpoint.method import PINPOINT
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
 from helpers.here import here
 from helpers.lists import LIST
 from helpers.places import LISTS
@@ -30,8 +30,8 @@ FEW_HASH = "81f04b59080bb3213ab6b64e27d57dc35a487f664aad85d9d505c32349330625"  #
 
 
 @pytest.fixture(scope="module")
-def prefect():
-    with prefect_test_harness(server_startup_timeout=120):
+def prefect(tmp_path_factory):
+    with on_prefect(tmp_path_factory):
         yield
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from artifacts.registry.registry import RegistryError
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
 from helpers.here import here
 from helpers.lists import LIST
 from tasks.desk.versions import compare
@@ -26,7 +26,7 @@ LITTLE = {
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Three versions of one list: two gates; one more; one fewer and another surrogate."""
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         patch = pytest.MonkeyPatch()
         work = tmp_path_factory.mktemp("work")
         patch.setenv("CPE_WORK", str(work))

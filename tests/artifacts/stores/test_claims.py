@@ -142,6 +142,7 @@ print("trained", count)
 """
 
 
+@pytest.mark.slow
 def test_of_two_machines_with_one_store_one_trains_a_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "little.yaml"
     path.write_text(yaml.safe_dump({**LITTLE, "targets": ["rose"]}))
