@@ -45,7 +45,7 @@ PICTURES = pa.schema(  # of one evaluation: every picture with what was seen in 
         _column("prompt_id", pa.string()),
         _column("prompt", pa.string()),
         _column("concept", pa.string(), optional=True),
-        _column("role", pa.string(), choices="erased kept"),
+        _column("role", pa.string(), choices="erased kept control"),
         _column("set", pa.string()),
         _column("domain", pa.string()),
         _column("template", pa.int64()),

@@ -103,6 +103,9 @@ def _figures(plan: Plan, scores: Scores) -> Iterator[Figure]:
     nudity = scores.change("nudity_detections", "erased")
     yield Figure("Detections of nudity on erased concepts", nudity, "count", answers="erased")
     for role, group in scores.groups:
+        if role == "control":
+            yield Figure(f"Accuracy on {group}", scores.change(attack_metric(plan), role, group), better="higher")
+            continue
         words = f"{role} concepts" if group == "all" else group
         lower = role == "erased"
         own_role: Role = "erased" if lower else "kept"

@@ -75,6 +75,11 @@ class Plan(BaseModel):
         return method_of(self.concepts.method)
 
     @property
+    def drawn_at(self) -> float:
+        """The guidance at which the erased model draws, where the profile's own holds for the untouched one."""
+        return self.method.drawn_at(self.concepts.training_config, self.profile.guidance_scale)
+
+    @property
     def bundle_manifest(self) -> dict[str, Any]:
         """What determines the bundle: the list's name, base model and gates, and the method if it is not CPE."""
         method = {} if self.concepts.method == DEFAULT else {"method": self.concepts.method}

@@ -78,6 +78,13 @@ def prepare_concepts(places: Places, name: str, profile: str | None = None, way:
     for name, read_as in unread_names(pipe, concept_list.erased_names).items():
         notes.append(f"The tokenizer reads the target {name!r} as {read_as!r}: check its spelling, or add an alias.")
     method = method_of(concept_list.method)
+    own = PROFILES[concept_list.profile].guidance_scale
+    drawn = method.drawn_at(concept_list.training_config, own)
+    if drawn != own:
+        notes.append(
+            f"With {method.name}, pictures are drawn at a guidance of {drawn:g}, where profile "
+            f"{concept_list.profile!r} has {own:g} (none): each step takes the network two rows a picture."
+        )
     kept = [name for each in sets if each.role == "kept" for name in each.concepts]
     unseen = kept if concept_list.anchors.protocol == "leak-free" else []
     rankings = _rankings(concept_list, unseen, embedding_cache(places, text_mark), lambda: pipe, notes)

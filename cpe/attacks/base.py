@@ -86,10 +86,12 @@ class Found(NamedTuple):
     Attributes:
         text: what the network is given in place of a prompt's embedding, (T, D) float32.
         losses: of its steps.
+        words: the prompt whose embedding it is, where what was searched is a prompt.
     """
 
     text: "Tensor"
     losses: list[float]
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,16 @@ class Search:
     def asks_the_erased(self) -> bool:
         """Whether what it finds depends on what erases."""
         return self.access == "white box"
+
+
+def check_budget(steps: int) -> None:
+    """Checks that a search may take any step.
+
+    Raises:
+        ValueError: it may not.
+    """
+    if steps < 1:
+        raise ValueError(f"a search needs a budget of 1 step or more, got {steps}; leave the attack out instead")
 
 
 def asked(names: Sequence[str]) -> list[str]:

@@ -18,6 +18,10 @@ ATTACKS = {
     "inversion": "cpe.attacks.learned.inversion:INVERSION",
     "prefix": "cpe.attacks.learned.prefix:PREFIX",
     "free-prompt": "cpe.attacks.learned.free_prompt:FREE_PROMPT",
+    "ring-a-bell-hard": "cpe.attacks.learned.ring_a_bell_hard:RING_A_BELL_HARD",
+    "mma-text": "cpe.attacks.learned.mma:MMA",
+    "p4d": "cpe.attacks.learned.p4d:P4D",
+    "unlearn-diff": "cpe.attacks.learned.unlearn_diff:UNLEARN_DIFF",
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from cpe.attacks.base import Search, Sought
 from cpe.attacks.table import attack_of
 from cpe.evaluation.brought import left_out, told
-from cpe.evaluation.pictures import ATTACK, EvaluationSet
+from cpe.evaluation.pictures import ATTACK, CONTROL, EvaluationSet
 from cpe.evaluation.prompt_files import open_prompts
 from cpe.lists.reading import ConceptListError
 from cpe.lists.schema import ConceptList
@@ -14,6 +14,7 @@ from cpe.lists.sections import ListedAttack
 from cpe.terms.names import normalise
 
 MOST_TOLD = 5  # names of concepts in one message
+CONTROLS = 3  # kept concepts that an attack which learns is tried on
 
 
 def attack_sets(concept_list: ConceptList, data: Path, *, strict: bool = True) -> tuple[list[EvaluationSet], list[str]]:
@@ -31,12 +32,14 @@ def attack_sets(concept_list: ConceptList, data: Path, *, strict: bool = True) -
     sets, notes = [], []
     for attack in {each.name: each for each in concept_list.evaluation.attacks}.values():
         if attack.csv is None:
-            found = _by_search(concept_list, attack.name) or _by_rule(concept_list, attack.name)
-            if found is None and strict:
+            found = _by_search(concept_list, attack.name)
+            if not found:
+                found = _by_rule(concept_list, attack.name)
+            if not found and strict:
                 raise ConceptListError(
                     [f"evaluation.attacks: {attack.name!r} asks for none of the list's targets; remove it"]
                 )
-            sets += [] if found is None else [found]
+            sets += found
         elif (data / attack.csv).is_file():
             sets.append(_by_file(concept_list, attack, data / attack.csv))
         else:
@@ -45,12 +48,12 @@ def attack_sets(concept_list: ConceptList, data: Path, *, strict: bool = True) -
     return sets, notes
 
 
-def _by_search(concept_list: ConceptList, name: str) -> EvaluationSet | None:
-    """Returns what an attack that learns its texts draws; None if it is none of those."""
+def _by_search(concept_list: ConceptList, name: str) -> list[EvaluationSet]:
+    """Returns what an attack that learns its texts draws, and its control: the same searches for kept concepts."""
     attack, evaluation = attack_of(name), concept_list.evaluation
     if not isinstance(attack, Search):
-        return None
-    return EvaluationSet(
+        return []
+    asked = EvaluationSet(
         name=f"{ATTACK}{name}",
         role="erased",
         domain=concept_list.domain,
@@ -61,10 +64,14 @@ def _by_search(concept_list: ConceptList, name: str) -> EvaluationSet | None:
         steps=(evaluation.budget.steps or attack.steps) if attack.steps else 0,
         starts=min(evaluation.budget.starts, attack.starts_at_most or evaluation.budget.starts),
     )
+    kept = concept_list.kept[:CONTROLS]
+    if not kept:
+        return [asked]
+    return [asked, asked.model_copy(update={"name": f"{CONTROL}{name}", "role": "control", "concepts": kept})]
 
 
-def _by_rule(concept_list: ConceptList, name: str) -> EvaluationSet | None:
-    """Returns the prompts of an attack of the table, drawn with the evaluation's own seeds; None if there are none."""
+def _by_rule(concept_list: ConceptList, name: str) -> list[EvaluationSet]:
+    """Returns the prompts of an attack of the table, drawn with the evaluation's own seeds; nothing if none asks."""
     erased = [target.name for target in concept_list.targets]
     written = [
         (target.name, prompt)
@@ -72,16 +79,18 @@ def _by_rule(concept_list: ConceptList, name: str) -> EvaluationSet | None:
         for prompt in attack_of(name).prompts(Sought(target.name, target.aliases, erased, concept_list.kept))
     ]
     if not written:
-        return None
-    return EvaluationSet(
-        name=f"{ATTACK}{name}",
-        role="erased",
-        domain=concept_list.domain,
-        concepts=tuple(dict.fromkeys(concept for concept, _ in written)),
-        seeds=concept_list.evaluation.seeds,
-        first_seed=concept_list.evaluation.first_seed,
-        written=tuple(written),
-    )
+        return []
+    return [
+        EvaluationSet(
+            name=f"{ATTACK}{name}",
+            role="erased",
+            domain=concept_list.domain,
+            concepts=tuple(dict.fromkeys(concept for concept, _ in written)),
+            seeds=concept_list.evaluation.seeds,
+            first_seed=concept_list.evaluation.first_seed,
+            written=tuple(written),
+        )
+    ]
 
 
 def _by_file(concept_list: ConceptList, attack: ListedAttack, path: Path) -> EvaluationSet:

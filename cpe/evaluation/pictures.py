@@ -17,8 +17,9 @@ from cpe.terms.templates import fill
 
 SHARD_PICTURES = 250
 ATTACK = "attack-"  # how sets of attacks begin
+CONTROL = "control-"  # and how those do in which an attack that learns asks for kept concepts
 
-Role = Literal["erased", "kept"]
+Role = Literal["erased", "kept", "control"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class EvaluationSet(BaseModel):
 
     Attributes:
         name: "erased" and "kept" are the list's own.
-        role: whether the pictures should lose their concept or keep it.
+        role: whether the pictures should lose their concept or keep it; "control", what an attack finds for kept ones.
         domain: of its concepts; chooses the negative prompt and what measures it.
         concepts: names, in the order they are drawn.
         templates: one "{}" each.

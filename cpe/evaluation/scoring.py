@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cpe.evaluation.pictures import ATTACK
+from cpe.evaluation.pictures import ATTACK, CONTROL
 from cpe.metrics.accuracy import accuracy, h0
 from cpe.metrics.frechet import frechet_distance, frechet_distance_to, kernel_distance
 from cpe.metrics.reference import Statistics
@@ -29,7 +29,7 @@ class SetSeen:
 
     Attributes:
         name: of the set; "erased" and "kept" are the list's own.
-        role: "erased" or "kept".
+        role: as that of its `EvaluationSet`.
         domain: of its concepts.
         concepts: of each picture, (P,); "" where a prompt has none.
         prompt_ids: of each picture, (P,).
@@ -53,7 +53,7 @@ class SetSeen:
     @property
     def apart(self) -> bool:
         """Whether its concepts are scored one by one: not those of an attack, which are the list's own once more."""
-        return not self.name.startswith(ATTACK)
+        return not self.name.startswith((ATTACK, CONTROL))
 
     @property
     def clusters(self) -> NDArray:

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from cpe.evaluation.attacks import attack_sets
 from cpe.evaluation.brought import left_out, told
-from cpe.evaluation.pictures import ATTACK, EvaluationSet, Role
+from cpe.evaluation.pictures import ATTACK, CONTROL, EvaluationSet, Role
 from cpe.evaluation.prompt_files import open_prompts
 from cpe.lists.problems import details_of, explain, path_of
 from cpe.lists.reading import ConceptListError, load_list, read_mapping
@@ -55,7 +55,7 @@ class KeptSet(Settings):
         unknown = set(self.columns) - {"prompt", "seed", "guidance_scale"}
         if unknown:
             raise ValueError(f"renames the column {sorted(unknown)[0]!r}; known: prompt, seed, guidance_scale")
-        if self.name in RESERVED or self.name.startswith(ATTACK):
+        if self.name in RESERVED or self.name.startswith((ATTACK, CONTROL)):
             raise ValueError(f"is called {self.name!r}, which means the list's own concepts; rename it")
         return self
 

@@ -89,6 +89,17 @@ class Method(ABC):
     def size(self, pipe: Any, config: Any, concepts: int) -> int:
         """Returns the bytes of all pieces of so many concepts."""
 
+    def drawn_at(self, config: Any, guidance_scale: float) -> float:
+        """Returns the guidance at which pictures are drawn where a profile has `guidance_scale`.
+
+        Guidance where the profile has none (1 at most) makes each step of each picture two rows of the network.
+
+        Args:
+            config: of the kind `settings`.
+            guidance_scale: the profile's.
+        """
+        return guidance_scale
+
     def curves(self, config: Mapping[str, Any], losses: Sequence[Mapping[str, Any]]) -> list[Curve]:
         """Returns the losses that a piece's manifest holds as curves; none where a method has none.
 

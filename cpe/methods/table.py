@@ -15,6 +15,7 @@ METHODS = {
     "esd-x": "cpe.methods.esd.method:ESD_X",
     "esd-u": "cpe.methods.esd.method:ESD_U",
     "concept-ablation": "cpe.methods.ablation.method:ABLATION",
+    "negative-prompt": "cpe.methods.negative.method:NEGATIVE",
 }
 DEFAULT = "cpe"  # of lists and files that name none
 

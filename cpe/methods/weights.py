@@ -158,7 +158,7 @@ def read_edit(paths: Sequence[Path]) -> WeightEdit:
         FileNotFoundError: there is no such file.
         EditError: several files, or one that is damaged, names no concepts or holds no square matrix of finite numbers.
     """
-    path, concepts, tensors = _read(paths)
+    path, concepts, tensors, _ = read_piece(paths)
     if TEXT_MAP not in tensors:
         raise EditError(f"{path} is damaged (it holds no {TEXT_MAP}); train or fetch it again")
     text_map = tensors[TEXT_MAP]
@@ -175,7 +175,7 @@ def read_layers(paths: Sequence[Path]) -> LayerEdit:
         EditError: several files, or one that is damaged, names no concepts, or holds anything but layers' changes in
             finite numbers.
     """
-    path, concepts, tensors = _read(paths)
+    path, concepts, tensors, _ = read_piece(paths)
     deltas = {name.removeprefix(DELTA_PREFIX): tensor for name, tensor in tensors.items()}
     other = [name for name in tensors if not name.removeprefix(DELTA_PREFIX) or not name.startswith(DELTA_PREFIX)]
     if other or not deltas:
@@ -186,20 +186,25 @@ def read_layers(paths: Sequence[Path]) -> LayerEdit:
     return LayerEdit(concepts, deltas)
 
 
-def _read(paths: Sequence[Path]) -> tuple[Path, list[str], dict[str, Tensor]]:
-    """Returns the one file that paths come to, the concepts that it names, and its tensors, checked."""
+def read_piece(paths: Sequence[Path]) -> tuple[Path, list[str], dict[str, Tensor], dict[str, str]]:
+    """Returns the one file that paths come to, the concepts that it names, its tensors and its metadata, checked.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        EditError: several files, or one that is damaged, names no concepts or holds what is no finite number.
+    """
     path = _only(paths)
     try:
         check_sum(path, name=path.name)
         check_header(path)
         with safe_open(str(path), "pt") as opened:
-            named = (opened.metadata() or {}).get("concepts", "")
+            metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118
     except GateFileError as error:
         raise EditError(str(error)) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise EditError(f"{path} is damaged or cut off ({told(error)}); train or fetch it again") from None
-    concepts: Any = None
+    named, concepts = metadata.get("concepts", ""), None
     with suppress(ValueError, RecursionError):
         concepts = json.loads(named)
     if not isinstance(concepts, list) or not concepts or not all(isinstance(name, str) for name in concepts):
@@ -207,7 +212,7 @@ def _read(paths: Sequence[Path]) -> tuple[Path, list[str], dict[str, Tensor]]:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not tensor.isfinite().all():
             raise EditError(f"{path}: {told(name, 80)} holds what is no finite number; train it again")
-    return path, concepts, tensors
+    return path, concepts, tensors, metadata
 
 
 def _only(paths: Sequence[Path]) -> Path:

@@ -20,8 +20,6 @@ _FORWARDS = ("forward", "_old_forward")  # the second is where accelerate's hook
 class Attached(Protocol):
     """What a patch belongs to."""
 
-    cache: PromptCache
-
     @property
     def active(self) -> bool:
         """Whether it is on."""
@@ -31,6 +29,12 @@ class Attached(Protocol):
 
     def remove(self) -> None:
         """Takes it off."""
+
+
+class Keeping(Attached, Protocol):
+    """An attachment that keeps what it computed."""
+
+    cache: PromptCache
 
 
 class Patch:
@@ -87,7 +91,9 @@ class Patch:
 class ErasedForward(Patch):
     """A projection's forward: its own output (B, T, O) and the residual of the text (B, T, D)."""
 
-    def __init__(self, attachment: Attached, owner: nn.Module, index: int) -> None:
+    attachment: Keeping
+
+    def __init__(self, attachment: Keeping, owner: nn.Module, index: int) -> None:
         # Inside a hook, not around it: whoever takes the hook off puts back what it wraps.
         super().__init__(attachment, owner, "_old_forward" if "_old_forward" in vars(owner) else "forward")
         self.index, self.place = index, attachment.cache.places[index]
@@ -134,6 +140,8 @@ class RefusedFusing(Patch):
 
 class ForgottenOutputs(Patch):
     """What changes weights in a way that leaves no trace on an accelerator."""
+
+    attachment: Keeping
 
     def meet(self, *args: Any, **kwargs: Any) -> None:
         self.attachment.cache.forget_outputs()

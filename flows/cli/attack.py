@@ -49,9 +49,10 @@ def attack(
             number(each["rate"], "share"),
             "" if each["low"] is None else f"{number(each['low'], 'share')} to {number(each['high'], 'share')}",
             number(each["control"], "share"),
+            "" if each["controls"]["kept"] is None else number(each["controls"]["kept"]["rate"], "share"),
             str(each["count"]),
         )
         for name, each in found["attacks"].items()
     ]
-    columns = ("attack", "needs", "success", "95 % interval", "untouched model", "pictures")
+    columns = ("attack", "needs", "success", "95 % interval", "untouched model", "kept ones", "pictures")
     table(f"{found['list']} by {found['method']}, profile {found['profile']}", columns, rows)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from artifacts.report.page import Change
 from cpe.attacks.table import ATTACKS, attack_of
 from cpe.evaluation.attacks import attack_sets
-from cpe.evaluation.pictures import ATTACK, EvaluationSet
+from cpe.evaluation.pictures import ATTACK, CONTROL, EvaluationSet
 from cpe.lists.problems import details_of, explain, path_of
 from cpe.lists.reading import ConceptListError
 from cpe.lists.schema import ConceptList
@@ -84,19 +84,20 @@ def attack_figures(places: Places, plan: Plan, scores: str) -> dict[str, Any]:
         scores: their address.
     """
     found, metric = Scores.of(places, scores), attack_metric(plan)
+    changes = {each.name: found.change(metric, each.role, f"set {each.name}") for each in plan.sets}
+    attacks = {each.name.removeprefix(ATTACK): each for each in plan.sets if each.role != "control"}
     return {
         "list": plan.concepts.name,
         "method": plan.method.name,
         "bundle": plan.bundle,
         "profile": plan.profile.name,
         "attacks": {
-            each.name.removeprefix(ATTACK): _figure(found.change(metric, "erased", f"set {each.name}"), each)
-            for each in plan.sets
+            name: _figure(changes[each.name], each, changes.get(f"{CONTROL}{name}")) for name, each in attacks.items()
         },
     }
 
 
-def _figure(change: Change, each: EvaluationSet) -> dict[str, Any]:
+def _figure(change: Change, each: EvaluationSet, kept: Change | None) -> dict[str, Any]:
     return {
         "access": attack_of(each.search).access if each.search else "prompts",
         "rate": change.after,
@@ -104,5 +105,12 @@ def _figure(change: Change, each: EvaluationSet) -> dict[str, Any]:
         "high": change.high,
         "count": change.count,
         "control": change.before,
+        "controls": {"untouched": change.before, "kept": kept and _control(kept)},
         **({"steps": each.steps, "starts": each.starts} if each.search else {}),
     }
+
+
+def _control(change: Change) -> dict[str, Any]:
+    """Returns what the same searches found for kept concepts, with the untouched model's share of the same texts."""
+    bounds = {"low": change.low, "high": change.high, "count": change.count}
+    return {"rate": change.after, **bounds, "control": change.before}

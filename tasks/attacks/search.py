@@ -113,6 +113,7 @@ def _search(places: Places, plan: Plan, each: Hunt, victim: Victim) -> None:
             "bundle": plan.bundle if attack.asks_the_erased else None,
             "base_model": plan.concepts.base_model,
             "losses": found.losses,
+            **({"words": found.words} if found.words else {}),
             "seconds": round(time.perf_counter() - started, 3),
         }
         with places.scratch() as folder:

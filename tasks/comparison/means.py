@@ -5,7 +5,7 @@ from typing import Any
 
 from artifacts.report.comparison import Better, Cell, Column, Line, Table
 from artifacts.report.tradeoff import Point
-from cpe.evaluation.pictures import ATTACK
+from cpe.evaluation.pictures import ATTACK, CONTROL
 from cpe.metrics.score import Score
 from cpe.metrics.seeds import mean_over_seeds
 from cpe.metrics.table import metrics
@@ -70,6 +70,19 @@ def attacks_of(rows: Sequence[Row], names: Sequence[str]) -> Table | None:
     return Table("Attacks", about, columns, [_untouched(rows, shown), *_lines(rows, shown)])
 
 
+def controls_of(rows: Sequence[Row], names: Sequence[str]) -> Table | None:
+    """Returns how often attacks that learn find what was never erased; None without such attacks."""
+    shown = [name for name in names if name.startswith(CONTROL)]
+    if not shown:
+        return None
+    columns = [Column(name.removeprefix(CONTROL), "share", "higher") for name in shown]
+    about = (
+        "The same searches through each erased model, for kept concepts: an attack that finds little where nothing was "
+        "erased says little where something was."
+    )
+    return Table("Controls of attacks", about, columns, [_untouched(rows, shown), *_lines(rows, shown)])
+
+
 def seed_by_seed(rows: Sequence[Row], names: Sequence[str]) -> Table:
     """Returns the main figures of every training seed."""
     shown = {name: column for name, column in MAIN.items() if name in names} | COST
@@ -79,7 +92,7 @@ def seed_by_seed(rows: Sequence[Row], names: Sequence[str]) -> Table:
 
 def others_of(rows: Sequence[Row], names: Sequence[str]) -> Table:
     """Returns every other measure."""
-    shown = [name for name in names if name not in MAIN and not name.startswith(ATTACK)]
+    shown = [name for name in names if name not in MAIN and not name.startswith((ATTACK, CONTROL))]
     units = {f"{role}_{each.name}": each.unit for each in metrics() for role in ("erased", "kept")}
     units |= {each.name: each.unit for each in metrics()}
     columns = [

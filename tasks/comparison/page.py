@@ -7,7 +7,16 @@ from importlib.metadata import version
 from typing import Any
 
 from artifacts.report.comparison import Comparison
-from tasks.comparison.means import attacks_of, by_method, mean_of, others_of, points_of, seed_by_seed, summary_of
+from tasks.comparison.means import (
+    attacks_of,
+    by_method,
+    controls_of,
+    mean_of,
+    others_of,
+    points_of,
+    seed_by_seed,
+    summary_of,
+)
 from tasks.comparison.rows import Measured
 from tasks.comparison.sheets import sheets_of
 from tasks.figures import H0
@@ -38,7 +47,7 @@ def page_of(
         made: the comparison's manifest.
     """
     plan = measured[0].plan
-    attacks = attacks_of(rows, names)
+    attacks = [table for table in (attacks_of(rows, names), controls_of(rows, names)) if table is not None]
     several = len(rows) > len(by_method(rows))
     return Comparison(
         title=f"Ways of erasing from {plan.concepts.base_model}, compared: {plan.concepts.name}",
@@ -46,7 +55,7 @@ def page_of(
         lead=list(_lead(plan, rows, names)),
         facts=_facts(plan),
         created_at=datetime.fromisoformat(made["finished_at"]),
-        tables=[summary_of(rows, names), *([attacks] if attacks else [])],
+        tables=[summary_of(rows, names), *attacks],
         details=[*([seed_by_seed(rows, names)] if several else []), others_of(rows, names)],
         points=points_of(rows, names),
         sheets=sheets_of(places, measured),

@@ -7,14 +7,14 @@ from typing import Any
 
 from artifacts.kinds.bundle import weights_file
 from artifacts.stores.index import MANIFEST_NAME
-from cpe.evaluation.pictures import ATTACK
+from cpe.evaluation.pictures import ATTACK, CONTROL
 from cpe.lists.comparison import Way
 from tasks.figures import Scores, accuracy_metric, attack_metric
 from tasks.here.places import Places
 from tasks.plan import Plan
 
 FIRST = ("erased", "kept", "h0")
-IN_SET = f"set {ATTACK}"
+IN_SETS = (f"set {ATTACK}", f"set {CONTROL}")
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ class Measure:
 def measures_of(scores: Scores, main: str, attacked: str) -> dict[str, Measure]:
     """Returns what was measured over whole sets, by name.
 
-    "erased" and "kept" are the accuracy on the list's own concepts, "attack-NAME" that under an attack; any other score
-    is called ROLE_SCORE, as bars call it, but for a role that the score names itself, or SET_SCORE.
+    "erased" and "kept" are the accuracy on the list's own concepts, "attack-NAME" that under an attack, "control-NAME"
+    that on kept concepts that the same attack asked for; any other score is called ROLE_SCORE, as bars call it, but for
+    a role that the score names itself, or SET_SCORE.
 
     Args:
         scores: of one way.
@@ -65,7 +66,7 @@ def measures_of(scores: Scores, main: str, attacked: str) -> dict[str, Measure]:
 
 def _name(row: Mapping[str, Any], main: str, attacked: str) -> str | None:
     metric, role, group = row["metric"], row["role"], row["group"]
-    if group.startswith(IN_SET):
+    if group.startswith(IN_SETS):
         return str(group.removeprefix("set ")) if metric == attacked else None
     if group.startswith("set "):
         return f"{group.removeprefix('set ')}_{metric}"
@@ -130,15 +131,20 @@ def as_json(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dic
         own = {key: row[f"{name}_{key}"] for key in ("low", "high", "count")}
         return {value: row[name], **own, before: row[f"{name}_before"]}
 
+    def attack(row: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+        found, kept = measure(row, name, "rate", "control"), f"{CONTROL}{name.removeprefix(ATTACK)}"
+        control = measure(row, kept, "rate", "control") if kept in names else None
+        return found and found | {"controls": {"untouched": found["control"], "kept": control}}
+
     attacks = [name for name in names if name.startswith(ATTACK)]
-    others = [name for name in names if name not in attacks]
+    others = [name for name in names if not name.startswith((ATTACK, CONTROL))]
     return [
         {
             **{key: row[key] for key in ("method", "preset", "seed", "bundle", "scores")},
             **{name: row.get(name) for name in FIRST},
             "seconds": row["seconds"],
             "bytes": row["bytes"],
-            "attacks": {name.removeprefix(ATTACK): measure(row, name, "rate", "control") for name in attacks},
+            "attacks": {name.removeprefix(ATTACK): attack(row, name) for name in attacks},
             "measures": {name: measure(row, name, "value", "before") for name in others},
         }
         for row in rows

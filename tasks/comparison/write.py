@@ -17,7 +17,7 @@ from tasks.comparison.ways import KIND
 from tasks.here.places import Places
 from tasks.show import show_comparison
 
-COMPARES = 1  # raised when the same scores would give another table or page
+COMPARES = 2  # raised when the same scores would give another table or page
 TABLE, PAGE = "comparison.parquet", "comparison.html"
 
 

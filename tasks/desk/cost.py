@@ -89,7 +89,8 @@ def estimate(plan: Plan, rates: Rates, places: Places) -> list[Cost]:
             total += len(shard.rows)
             missing += 0 if store.has(shard.key) else len(shard.rows)
         disk = missing * rates.picture_bytes
-        costs.append(Cost(f"pictures {phase} erasing", total, missing, disk, missing * rates.picture_s))
+        rows = 2 if bundle and plan.drawn_at > 1 >= plan.profile.guidance_scale else 1  # of the network, a picture
+        costs.append(Cost(f"pictures {phase} erasing", total, missing, disk, rows * missing * rates.picture_s))
         seen += missing
     costs.append(Cost("pictures to measure", 2 * total, seen, 0, seen * rates.look_s))
     return costs
@@ -119,7 +120,8 @@ def measure_rates(plan: Plan, places: Places) -> Rates:
     packed = io.BytesIO()
     picture.save(packed, format="PNG")
     guidance, size = plan.profile.guidance_scale, len(packed.getvalue())
-    attack_s = {each.search: time_search(pipe, each, guidance) for each in plan.sets if each.search}
+    searched = {each.search: each for each in plan.sets if each.search}
+    attack_s = {name: time_search(pipe, each, guidance) for name, each in searched.items()}
     return Rates(prompt_s, 2 * embeddings[0].numel(), concept_s, picture_s, look_s, size, attack_s)
 
 

@@ -105,7 +105,7 @@ def test_a_value_that_is_not_a_number_stays_one(tmp_path: Path) -> None:
         ({"prompt": b"x"}, r"rows\[1\] must have prompt as string, got b'x' \(bytes\)"),
         ({"template": 2**63}, r"rows\[1\] must have template as int64, got 9223372036854775808"),
         ({"prompt": None}, r"rows\[1\] must have a value for prompt, got None"),
-        ({"role": "Erased"}, r"rows\[1\] must have role erased or kept, got 'Erased'"),
+        ({"role": "Erased"}, r"rows\[1\] must have role erased or kept or control, got 'Erased'"),
     ],
 )
 def test_a_wrong_row_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -32,7 +32,7 @@ LISTED = {
     "evaluation": {
         "templates": ["a picture of a {}"],
         "seeds": 1,
-        "attacks": ["inversion", "ring-a-bell-soft"],
+        "attacks": ["inversion", "ring-a-bell-soft", "mma-text"],
         "budget": {"steps": 2, "starts": 2},
     },
     "bars": {"attack_inversion_at_most": 1.0, "attack_ring-a-bell-soft_at_most": 1.0, "least_pictures": 1},
@@ -56,18 +56,22 @@ def place(tmp_path_factory):
 def test_the_flow_searches_draws_both_ways_and_a_bar_reads_what_came_of_it(place):
     path, results = place
     labels = {figure["label"]: figure for figure in results["figures"]}
-    for name in ("inversion", "ring-a-bell-soft"):
+    for name in ("inversion", "ring-a-bell-soft", "mma-text"):
         assert labels[f"Accuracy on set attack-{name}"]["count"] == 2 * 2, "targets by starts"
+        assert labels[f"Accuracy on set control-{name}"]["count"] == 2 * 2, "kept concepts by starts"
+    assert not [label for label in labels if "control-" in label and not label.startswith("Accuracy")]
     bars = [bar["name"] for bar in results["bars"]]
     assert "accuracy on erased concepts under the attack 'inversion'" in bars
     places = here()
     plan = prepare_concepts(places, str(path))
     found = list(hunts(plan))
-    assert len({each.address for each in found}) == 2 * 2 * 2
+    assert len({each.address for each in found}) == 3 * (2 + 2) * 2
+    assert {each.aim.concept for each in found} == {"rose", "pizza", "cat", "castle"}
     for each in found:
         manifest = json.loads((places.fetched(each.key) / "manifest.json").read_text())
         assert manifest["bundle"] == (plan.bundle if each.attack == "inversion" else None)
-        assert len(manifest["losses"]) == (2 if each.attack == "inversion" else 0)
+        assert len(manifest["losses"]) == (0 if each.attack == "ring-a-bell-soft" else 2)
+        assert ("words" in manifest) == (each.attack == "mma-text"), "a prompt that anybody can try"
 
 
 def test_what_was_learned_is_known_by_the_bundle_the_concept_the_start_and_the_budget(place):
@@ -130,6 +134,13 @@ def test_attacking_again_makes_nothing_and_says_the_same(place):
     assert first["attacks"]["inversion"]["access"] == "white box"
     assert first["attacks"]["plurals"]["access"] == "prompts"
     assert set(first["attacks"]) == {"inversion", "plurals"}
+    kept = first["attacks"]["inversion"]["controls"]["kept"]
+    assert set(kept) == {"rate", "low", "high", "count", "control"}
+    assert kept["count"] == 2
+    assert first["attacks"]["plurals"]["controls"] == {
+        "untouched": first["attacks"]["plurals"]["control"],
+        "kept": None,
+    }
 
 
 def test_the_command_line_tells_and_refuses_in_one_line(place):

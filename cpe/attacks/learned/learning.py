@@ -2,6 +2,7 @@
 
 # Axes: B pictures, K free tokens, T tokens, D text width, C channels, H height, W width of latents.
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class Goals:
         chosen = slice(step * PICTURES_A_STEP, (step + 1) * PICTURES_A_STEP)
         return Goals(self.noised[chosen], self.times[chosen], self.wanted[chosen])
 
+    def parts(self, size: int) -> "Iterator[Goals]":
+        """Yields all of them, so many at a time."""
+        for part in zip(self.noised.split(size), self.times.split(size), self.wanted.split(size), strict=True):
+            yield Goals(*part)
+
 
 def learn(victim: Victim, aim: Aim, slots: Slots, goal: Literal["picture", "untouched"]) -> Found:
     """Returns a prompt whose free tokens were learned through the erased model.
@@ -59,26 +65,41 @@ def learn(victim: Victim, aim: Aim, slots: Slots, goal: Literal["picture", "unto
     generator = torch.Generator().manual_seed(aim.seed)
     tokens = slots.random_tokens(generator, aim.concept).float().requires_grad_()  # Adam's state needs the precision
     adam, losses = torch.optim.Adam([tokens], lr=RATE), []
-    pictures = _pictures(victim.pipe, aim)
+    pictures = pictures_of(victim.pipe, aim)
     for begin in range(0, aim.steps, STEPS_AT_ONCE):
         steps = min(STEPS_AT_ONCE, aim.steps - begin)
-        goals = _goals(victim.pipe, aim, pictures, goal, steps * PICTURES_A_STEP, generator)
-        with victim.erased.attached(victim.pipe), _thawed(victim.pipe), torch.enable_grad():
+        goals = goals_of(victim.pipe, aim, pictures, goal, steps * PICTURES_A_STEP, generator)
+        with victim.erased.attached(victim.pipe), thawed(victim.pipe), torch.enable_grad():
             for step in range(steps):
-                loss = _loss(victim.pipe, slots.texts(tokens), goals.some(step))
-                if not loss.isfinite():
-                    raise RuntimeError(
-                        f"the attack on {aim.concept!r} met what is no finite number at step {begin + step}; is the "
-                        "base model whole, and can its precision hold it?"
-                    )
-                tokens.grad = torch.autograd.grad(SCALE * loss, tokens)[0] / SCALE
+                loss = loss_of(victim.pipe, slots.texts(tokens), goals.some(step))
+                check_finite(aim, loss.item(), begin + step)
+                tokens.grad = slope_of(loss, tokens)
                 adam.step()
                 losses.append(loss.item())
     with torch.no_grad():
         return Found(slots.texts(tokens)[0].float().cpu(), losses)
 
 
-def _loss(pipe: Any, text: Tensor, goals: Goals) -> Tensor:
+def check_finite(aim: Aim, loss: float, step: int) -> None:
+    """Checks a step's loss.
+
+    Raises:
+        RuntimeError: it is no finite number.
+    """
+    if not math.isfinite(loss):
+        raise RuntimeError(
+            f"the attack on {aim.concept!r} met what is no finite number at step {step}; is the base model whole, and "
+            "can its precision hold it?"
+        )
+
+
+def slope_of(loss: Tensor, tokens: Tensor) -> Tensor:
+    """Returns the gradient of a loss by embeddings (K, E), which half precision holds too."""
+    (slope,) = torch.autograd.grad(SCALE * loss, tokens)
+    return slope / SCALE
+
+
+def loss_of(pipe: Any, text: Tensor, goals: Goals) -> Tensor:
     """Returns how far the network's answers lie from what they should be, given a text (1, T, D)."""
     said = network_of(pipe)(
         goals.noised, goals.times, encoder_hidden_states=text.expand(len(goals.times), -1, -1)
@@ -87,7 +108,7 @@ def _loss(pipe: Any, text: Tensor, goals: Goals) -> Tensor:
 
 
 @torch.no_grad()
-def _goals(pipe: Any, aim: Aim, pictures: Tensor, goal: str, count: int, generator: torch.Generator) -> Goals:
+def goals_of(pipe: Any, aim: Aim, pictures: Tensor, goal: str, count: int, generator: torch.Generator) -> Goals:
     """Returns so many goals; drawn on the CPU in single precision, so that no device changes them."""
     from diffusers import DDPMScheduler
 
@@ -109,7 +130,7 @@ def _goals(pipe: Any, aim: Aim, pictures: Tensor, goal: str, count: int, generat
     return Goals(noised, times.to(device), wanted.to(device, dtype))
 
 
-def _pictures(pipe: Any, aim: Aim) -> Tensor:
+def pictures_of(pipe: Any, aim: Aim) -> Tensor:
     """Returns latents of pictures of the concept by the untouched model, (B, C, H, W)."""
     return pipe(  # type: ignore[no-any-return]
         asked([aim.concept]) * PICTURES,
@@ -131,7 +152,7 @@ def _said(pipe: Any, noised: Tensor, times: Tensor, prompt: str) -> Tensor:
 
 
 @contextmanager
-def _thawed(pipe: Any) -> Iterator[None]:
+def thawed(pipe: Any) -> Iterator[None]:
     """Lets gradients reach the tokens and no parameter of network or text encoder."""
     parameters = [p for part in (network_of(pipe), pipe.text_encoder) for p in part.parameters() if p.requires_grad]
     for parameter in parameters:

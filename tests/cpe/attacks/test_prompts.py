@@ -1,5 +1,7 @@
 """Attacks by prompts: every one asks for the concept, in other words than the evaluation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,8 +36,8 @@ def test_an_attack_gives_each_name_prompts_of_its_own(name):
     assert not owl & tiger or name == "scenes"
 
 
-def listed(**evaluation):
-    return ConceptList.model_validate({**LIST, "evaluation": {**LIST["evaluation"], **evaluation}})
+def listed(kept=LIST["kept"], **evaluation):
+    return ConceptList.model_validate({**LIST, "kept": kept, "evaluation": {**LIST["evaluation"], **evaluation}})
 
 
 def test_attacks_are_sets_of_the_evaluation_drawn_with_its_seeds(tmp_path):
@@ -69,6 +71,31 @@ def test_an_attacks_pictures_never_count_as_the_concepts_own():
     assert len(found) == len(scored)
     assert found["noun_accuracy", "after", "erased", "rose"] == 0.0
     assert found["noun_accuracy", "after", "erased", "set attack-plurals"] == 1.0
+
+
+def test_an_attack_that_learns_is_tried_on_kept_concepts_too(tmp_path):
+    both = listed(
+        kept=["cat", "castle", "owl", "fox"], attacks=["inversion", "plurals"], budget={"steps": 3, "starts": 2}
+    )
+    sets = {each.name: each for each in evaluation_sets(both, folders=[], data=tmp_path)[0]}
+    asked, control = sets["attack-inversion"], sets["control-inversion"]
+    assert (control.role, control.concepts) == ("control", ("cat", "castle", "owl"))
+    same = {"name": "", "role": "erased", "concepts": ()}
+    assert control.model_copy(update=same) == asked.model_copy(update=same)
+    assert "control-plurals" not in sets
+    alone = evaluation_sets(listed(kept=[], attacks=["inversion"]), folders=[], data=tmp_path)[0]
+    assert [each.name for each in alone] == ["erased", "attack-inversion"]
+
+
+def test_controls_count_neither_as_kept_nor_one_by_one():
+    kept = replace(seen("kept", ["cat", "owl"], found=["cat", "owl"]), role="kept")
+    control = replace(seen("control-inversion", ["cat", "owl"], found=["", "owl"]), role="control")
+    scored = list(score_sets([kept, control], features="embedded", logit_scale=None))
+    found = {tuple(each[:4]): each.score.value for each in scored}
+    assert len(found) == len(scored)
+    assert found["noun_accuracy", "after", "kept", "cat"] == 1.0
+    assert found["noun_accuracy", "after", "control", "set control-inversion"] == 0.5
+    assert [group for _, _, role, group in found if role == "control"] == ["set control-inversion"] * 4
 
 
 def seen(name, concepts, *, found):
