@@ -38,7 +38,7 @@ class SoakList:
             **LIST,
             "name": name,
             "targets": [rng.choice(NOUNS)],
-            "evaluation": {"templates": ["a picture of a {}"], "seeds": 1},
+            "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 1},
         }
         self.before: list[dict[str, Any]] = []
         self.held = False  # a person rolled back, and has not lifted it

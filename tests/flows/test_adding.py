@@ -130,7 +130,7 @@ def test_one_of_each_goes_through_the_flow(toys, tmp_path_factory):
         "domain": "plaything",
         "method": "toy",
         "training": {"preset": "plain", "changes": {"share": 0.9}},
-        "evaluation": {"templates": ["a picture of a {}"], "seeds": 2, "attacks": ["toy", mine]},
+        "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 2, "attacks": ["toy", mine]},
         "bars": {
             "erased_accuracy_at_most": 0.5,
             "erased_redness_at_most": 1.0,

@@ -138,7 +138,11 @@ def test_a_full_disk_is_said_and_leaves_no_artifact(work, monkeypatch):
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    small = {"targets": ["rose"], "kept": ["cat"], "evaluation": {"templates": ["a {}"], "seeds": 1}}
+    small = {
+        "targets": ["rose"],
+        "kept": ["cat"],
+        "evaluation": {"as_published": True, "templates": ["a {}"], "seeds": 1},
+    }
     plan = prepare_concepts(here(), write_list(work, **small))
     store = here().store()
     with monkeypatch.context() as patch:

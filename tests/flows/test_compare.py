@@ -25,7 +25,7 @@ SMALL = {
     "name": "compared",
     "templates": ["a {}", "a picture of a {}"],
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 20}},
-    "evaluation": {"templates": ["a picture of a {}"], "seeds": 2, "attacks": ["capitals"]},
+    "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 2, "attacks": ["capitals"]},
     "bars": {},
 }
 METHODS = ["--method", "cpe", "--method", "uce"]

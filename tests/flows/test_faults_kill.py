@@ -27,7 +27,7 @@ LONG = {
     **LIST,
     "templates": [f"{start} {{}}" for start in STARTS],  # 79 prompts: more than are encoded at once
     "training": {"preset": "emoji", "changes": STEPS},
-    "evaluation": {"templates": ["a picture of a {}", "a {} in the style of noto"], "seeds": 2},
+    "evaluation": {"as_published": True, "templates": ["a picture of a {}", "a {} in the style of noto"], "seeds": 2},
 }
 KILLS = {
     "encoding": ["die_writing_rows", 5],

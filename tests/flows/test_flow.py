@@ -447,7 +447,7 @@ def test_a_full_disk_ends_the_run_in_one_message_and_the_next_run_goes_on(harnes
         "targets": ["rose"],
         "kept": ["castle"],
         "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 10}},
-        "evaluation": {"templates": ["a {}"], "seeds": 2},
+        "evaluation": {"as_published": True, "templates": ["a {}"], "seeds": 2},
     }
     path.write_text(yaml.safe_dump({**LIST, **little}))
     copy = artifacts.stores.folder._copy_file

@@ -28,7 +28,7 @@ PICTURES = 3 * 60
 LONG = {
     **LIST,
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": STEPS}},
-    "evaluation": {"templates": ["a picture of a {}"], "seeds": PICTURES // 3},
+    "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": PICTURES // 3},
 }
 
 

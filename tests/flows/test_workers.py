@@ -60,7 +60,7 @@ def test_deployments_are_accepted_and_a_worker_runs_one(deployed, tmp_path):
         **LIST,
         "targets": ["rose"],
         "kept": ["castle"],
-        "evaluation": {"templates": ["a picture of a {}"], "seeds": 2},
+        "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 2},
         "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 30}},
         "bars": {},
     }

@@ -15,7 +15,7 @@ LIST = {
     "templates": ["a {}", "a picture of a {}"],
     "anchors": {"general": ["animal", "tree"], "pool": ["dog", "lion", "tulip", "taco"], "neighbors": 2},
     "training": {"preset": "emoji"},
-    "evaluation": {"templates": ["a {}"]},
+    "evaluation": {"as_published": True, "templates": ["a {}"]},
 }
 
 

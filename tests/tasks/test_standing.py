@@ -35,7 +35,10 @@ RUNNER = CliRunner()
 # Four contents of one list: two with the same gates, and one that misses its bars.
 CONTENTS = {
     "a": {"targets": ["rose", "pizza"]},
-    "a, other seeds": {"targets": ["rose", "pizza"], "evaluation": {"templates": ["a {}"], "seeds": 3}},
+    "a, other seeds": {
+        "targets": ["rose", "pizza"],
+        "evaluation": {"as_published": True, "templates": ["a {}"], "seeds": 3},
+    },
     "b": {"targets": ["rose"]},
     "bad": {"targets": ["rose", "snake"]},
 }
@@ -50,7 +53,7 @@ class KilledError(BaseException):
 
 
 def content(name: str, which: str) -> str:
-    evaluation = {"templates": ["a picture of a {}"], "seeds": 2}
+    evaluation = {"as_published": True, "templates": ["a picture of a {}"], "seeds": 2}
     return yaml.safe_dump({**LIST, "name": name, "evaluation": evaluation, **CONTENTS[which]})
 
 

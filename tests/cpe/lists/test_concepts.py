@@ -416,9 +416,8 @@ def test_a_valid_list_survives_writing_and_reading(data: st.DataObject) -> None:
             "anchors": {"general": data.draw(st.lists(words, min_size=1, max_size=3)), "neighbors": 2},
             "training": {"preset": "celebrity", "changes": {"strength": data.draw(st.floats(0, 10))}},
             "evaluation": {
-                "templates": data.draw(templates),
+                "templates": [f"{each}, seen" for each in data.draw(templates)],
                 "seeds": data.draw(st.integers(1, 9)),
-                "as_published": True,
             },
             "bars": {"h0_at_least": data.draw(st.none() | st.floats(0, 1))},
             "seed": data.draw(st.integers(0, 2**63 - 1)),
@@ -451,8 +450,10 @@ def test_an_evaluation_that_training_has_seen_is_refused(template):
 
 
 def test_an_evaluation_as_published_may_have_templates_of_training():
-    published = '["a picture of {}"]\n  as_published: true'
-    assert parse_list(LIST.replace('["a drawing of {}"]', published)).evaluation.as_published
+    published = parse_list(LIST.replace('["a drawing of {}"]', '["a picture of {}"]\n  as_published: true'))
+    stored = published.model_dump(mode="json")
+    assert "as_published" not in stored["evaluation"]
+    assert ConceptList.model_validate(stored).content_hash == published.content_hash, "saying so changes no address"
 
 
 def test_a_stored_list_of_before_is_read_as_it_is():
