@@ -96,9 +96,11 @@ def _names_of(plan: Plan) -> str:
 def _openness(scores: Scores) -> list[page.Figure]:
     own = scores.change("gate_openness", "erased")
     widest = scores.change("gate_openness", "kept")
+    energy = scores.change("residual_energy", "kept")
     shown = [
         page.Figure("Openness of an erased concept's own gate, over concepts", own, better="higher"),
         page.Figure("Openness of the widest gate at a kept concept, over concepts", widest),
+        page.Figure("Energy that residuals add to a kept concept's keys and values", energy),
     ]
     return [figure for figure in shown if figure.change.after is not None]
 
