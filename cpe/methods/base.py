@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# What whoever holds the files can undo.
+BESIDE = "lies beside the model: whoever leaves its files out draws with the untouched one"
+IN_WEIGHTS = (
+    "lies in the weights and stays in a model that is saved with them: whoever has the base model has it back, and "
+    "whoever has the edit's file can take it off again"
+)
+
+
 class Method(ABC):
     """A way of erasing.
 
@@ -28,6 +36,7 @@ class Method(ABC):
         presets: settings by name.
         joint: whether all concepts are trained together into one piece, or each into its own.
         file_name: of a piece's file.
+        removal: what whoever holds the files can undo, in words that follow its name.
         seeded: whether another training seed gives something else; False where nothing is drawn, as in a closed form.
     """
 
@@ -39,6 +48,7 @@ class Method(ABC):
     joint: bool
     file_name: str
     seeded: bool = True
+    removal: str = BESIDE
 
     def config(self, preset: str, changes: Mapping[str, Any] | None = None) -> Any:
         """Returns a preset with some of its settings changed; of a group of settings, some of them.

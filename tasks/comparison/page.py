@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from artifacts.report.comparison import Comparison
+from cpe.methods.base import method_of
 from tasks.comparison.means import (
     attacks_of,
     by_method,
@@ -104,6 +105,8 @@ def _notes(
     same = dict.fromkeys(row["method"] for row in rows if row["seed"] is None)
     if same:
         yield f"Nothing is drawn at random by {', '.join(same)}: one result holds for every training seed."
+    for removal, of in _removals(rows).items():
+        yield f"What {', '.join(of)} did {removal}."
     yield "Training is timed when a piece is trained, on the device that trains it, texts encoded and model loaded."
     if "h0" in names:
         yield f"{H0}."
@@ -111,6 +114,14 @@ def _notes(
     if plan.concepts.anchors.protocol == "leak-free" and plan.concepts.kept:
         yield "Kept concepts were never anchors: no training saw what the evaluation keeps."
     yield from dict.fromkeys(note for each in measured for note in each.plan.notes)
+
+
+def _removals(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Returns what whoever holds the files can undo, with the methods of which it holds."""
+    found: dict[str, list[str]] = {}
+    for name in by_method(rows):
+        found.setdefault(method_of(name).removal, []).append(name)
+    return found
 
 
 def _repeat(plan: Plan, measured: Sequence[Measured], made: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from cpe.methods.base import Method
+from cpe.methods.base import IN_WEIGHTS, Method
 from cpe.methods.erased import METHOD_KEY, Erased
 from cpe.methods.lessons import Bench, Curve, Encoded, Lesson, Piece, Prompt
 from cpe.methods.mace.config import PRESETS, MaceConfig
@@ -28,6 +28,7 @@ class Mace(Method):
 
     name, title, version = "mace", "MACE edits of the key and value matrices", 1
     settings, presets = MaceConfig, PRESETS
+    removal = IN_WEIGHTS
     joint, file_name = True, "edit.safetensors"
 
     def train(

@@ -23,6 +23,7 @@ class Negative(Method):
     name, title, version = "negative-prompt", "the erased names as negative prompt", 1
     settings, presets = NegativeConfig, PRESETS
     joint, seeded, file_name = True, False, "negative.safetensors"
+    removal = "lies in the call: whoever leaves the words out draws with the untouched model"
 
     def train(
         self, lessons: Sequence[Lesson], texts: Encoded, pipe: Any, config: NegativeConfig, bench: Bench

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from cpe.methods.base import Method
+from cpe.methods.base import IN_WEIGHTS, Method
 from cpe.methods.erased import METHOD_KEY, Erased
 from cpe.methods.lessons import Bench, Curve, Encoded, Lesson, Piece, Prompt
 
@@ -27,6 +27,7 @@ TIMED = 3  # times that a pass and a step are taken to time them
 class Tuning(Method):
     """A way of erasing that trains some layers of the network on all concepts together."""
 
+    removal = IN_WEIGHTS
     joint, file_name = True, "layers.safetensors"
 
     @abstractmethod

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpe.methods.base import Method
+from cpe.methods.base import IN_WEIGHTS, Method
 from cpe.methods.erased import METHOD_KEY, Erased
 from cpe.methods.lessons import Bench, Encoded, Lesson, Piece, Prompt
 from cpe.methods.uce.config import PRESETS, TokensConfig, UceConfig
@@ -25,6 +25,7 @@ class Uce(Method):
     name, title, version = "uce", "UCE edits of the key and value matrices", 1
     settings: type[TokensConfig] = UceConfig
     presets = PRESETS
+    removal = IN_WEIGHTS
     joint, seeded, file_name = True, False, "edit.safetensors"
 
     def train(self, lessons: Sequence[Lesson], texts: Encoded, pipe: Any, config: Any, bench: Bench) -> list[Piece]:
