@@ -137,14 +137,14 @@ def test_a_changed_list_is_noticed_worked_on_and_promoted_without_anybody(deploy
 
     with workers(deployed, 2, tmp_path):
         tick()
-        wait_for(lambda: list(results.glob("*.json")), 180)
+        wait_for(lambda: list(results.glob("*.json")), 300)
         assert len(deployed.runs("erase-and-evaluate")) == 1
         tick()
         time.sleep(5)
         assert len(deployed.runs("erase-and-evaluate")) == 1, "nothing changed, nothing started"
         (lists / "little.yaml").write_text(yaml.safe_dump({**LITTLE, "targets": ["rose", "pizza"]}))
         tick()
-        wait_for(lambda: len(list(results.glob("*.json"))) == 2, 180)
+        wait_for(lambda: len(list(results.glob("*.json"))) == 2, 300)
     last = json.loads(max(results.glob("*.json")).read_text())
     assert last["gates"] == {"trained": 1, "reused": 1}
     assert last["champion"]
