@@ -26,7 +26,6 @@ DETECTOR = """
 import json, sys
 from PIL import Image
 
-pytestmark = pytest.mark.slow
 names = sys.argv[1:]
 print(json.dumps({"detector": "stand-in", "version": "1", "labels": names[1:]}), flush=True)
 for line in sys.stdin:
@@ -36,6 +35,9 @@ for line in sys.stdin:
     faces = [] if red % 7 == 0 else [{"name": names[red % len(names)], "score": 0.9}]
     print(json.dumps({"id": request["id"], "faces": faces}), flush=True)
 """
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -191,7 +191,7 @@ def test_python_runs_as_it_is_written(workplace, tmp_path, monkeypatch):
 
 def test_settings_of_lists_are_read():
     for page, text in blocks("yaml"):
-        parse_list(yaml.safe_dump({**LIST, **yaml.safe_load(text)})), page
+        parse_list(yaml.safe_dump({**LIST, "templates": ["{}, to train on"], **yaml.safe_load(text)})), page
 
 
 def test_a_detector_may_talk_as_the_page_says(tmp_path):
