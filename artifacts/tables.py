@@ -1,6 +1,5 @@
 """Prompts, images and scores as Parquet tables: a fixed schema each, written whole or not at all, checksummed."""
 
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from artifacts.disk import replace_whole
 from artifacts.rows import as_array, check_row
 from artifacts.stores.index import check_name
+from wording.files import whole
 
 Row = dict[str, Any]
 GROUP_ROWS = 16384  # rows a reader of iter_rows may have to hold at most
@@ -128,14 +127,8 @@ def write_table(path: str | Path, rows: Sequence[Mapping[str, Any]], schema: Any
                 f"rows[{start}] to rows[{min(len(rows), start + GROUP_ROWS) - 1}] must have at most "
                 f"{LARGEST_GROUP_BYTES:,} bytes together, got {size:,}; shorten their texts"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    try:
-        with open(temporary, "xb") as file:
-            pq.write_table(table, file, compression="zstd", row_group_size=GROUP_ROWS, write_page_checksum=True)
-        replace_whole(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as beside, open(beside, "xb") as file:
+        pq.write_table(table, file, compression="zstd", row_group_size=GROUP_ROWS, write_page_checksum=True)
     return path
 
 

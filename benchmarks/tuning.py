@@ -2,10 +2,10 @@
 
     python -m benchmarks.tuning lists/emoji.yaml speed emoji --try threshold=0.01,0.1 --try ridge=0.05,1
 
-trains a list once for every combination and draws its erased and kept names in those of its training templates that
-the evaluation does not have, with seeds from 1000 on. One line a combination: the shares of pictures that the
-classifier takes for the name asked for, and the harmonic mean of what is erased and what is kept. Neighbours among the
-anchors are the first of the list's pool, not the nearest.
+trains a list once for every combination and draws its erased and kept names in templates that the embedded model knows
+and neither the list's training nor its evaluation has, with seeds from 1000 on. One line a combination: the shares of
+pictures that the classifier takes for the name asked for, and the harmonic mean of what is erased and what is kept.
+Neighbours among the anchors are the first of the list's pool, not the nearest.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from cpe.embedded.observers import EmbeddedClassifier
+from cpe.embedded.subjects import PLAIN_TEMPLATES, STYLE_TEMPLATES, STYLES
 from cpe.lists.anchors import anchor_names
 from cpe.lists.reading import load_list
 from cpe.lists.schema import ConceptList
@@ -55,6 +56,20 @@ def encoded(pipe: Any, lessons: Sequence[Lesson]) -> Encoded:
     """Returns the embeddings of all prompts of lessons, as caches hold them."""
     texts = list(dict.fromkeys(["", *(text for lesson in lessons for text in lesson.texts)]))
     return Encoded({text: row for row, text in enumerate(texts)}, encode_prompts(pipe, texts).half())
+
+
+def apart_of(concepts: ConceptList, count: int) -> list[str]:
+    """Returns templates of the embedded model that neither a list's training nor its evaluation has, spread evenly.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    known = [template.format(noun="a {}") for template in PLAIN_TEMPLATES]
+    known += [each.format(noun="a {}", style=style) for each in STYLE_TEMPLATES for style in STYLES]
+    apart = [each for each in known if each not in (*concepts.templates, *concepts.evaluation.templates)]
+    if len(apart) < count:
+        raise ValueError(f"{len(apart)} templates are apart from training and evaluation, {count} are asked for")
+    return [apart[number * len(apart) // count] for number in range(count)]
 
 
 def jobs_of(names: Sequence[str], templates: Sequence[str], seeds: int) -> list[PictureJob]:
@@ -101,8 +116,7 @@ def search(
 ) -> None:
     """Trains every combination, draws, and prints a line each, the untouched model's first."""
     pipe, profile, lessons = load_pipeline(concepts.base_model), PROFILES[concepts.profile], lessons_of(concepts)
-    texts, asked = encoded(pipe, lessons), set(concepts.evaluation.templates)
-    apart = [template for template in concepts.templates if template not in asked][:templates]
+    texts, apart = encoded(pipe, lessons), apart_of(concepts, templates)
     erased = jobs_of([lesson.concept for lesson in lessons], apart, seeds)
     kept = jobs_of(concepts.kept, apart, seeds)
     print(f"{len(erased)} erased and {len(kept)} kept pictures, templates {apart}")

@@ -2,7 +2,9 @@
 
 from prefect import flow, get_run_logger
 
-from tasks.desk.clean import GRACE_DAYS, KEEP_VERSIONS, clean_store
+from tasks.desk.clean import GRACE_DAYS, KEEP_VERSIONS
+from tasks.steps import clean_store
+from wording.figures import size
 
 
 @flow(name="clean-store")
@@ -15,7 +17,7 @@ def clean(keep_versions: int = KEEP_VERSIONS, grace_days: float = GRACE_DAYS, de
         delete: False only looks.
     """
     found = clean_store(keep_versions, grace_days, delete=delete)
-    size = sum(found.removed.values())
+    freed = sum(found.removed.values())
     what = "removed" if delete else "could be removed"
-    get_run_logger().info("%d artifacts, %.1f MB, %s; %d kept", len(found.removed), size / 1e6, what, len(found.kept))
-    return size
+    get_run_logger().info("%d artifacts, %s, %s; %d kept", len(found.removed), size(freed), what, len(found.kept))
+    return freed

@@ -8,40 +8,39 @@ from prefect import flow
 from cpe.lists.comparison import TRAINING_SEEDS
 from flows.stages import erase_and_measure
 from tasks.comparison.rows import Measured
-from tasks.comparison.ways import choose_ways
-from tasks.comparison.write import write_comparison
-from tasks.desk.limits import check_limits
 from tasks.here.clock import Clock
-from tasks.prepare import prepare_concepts
-from tasks.share import store_plan
+from tasks.steps import check_limits, choose_ways, prepare_concepts, store_plan, write_comparison
 
 
 @flow(name="compare")
 def compare(
-    concepts: str = "emoji",
+    list: str = "emoji",
     methods: list[str] | None = None,
     seeds: int = TRAINING_SEEDS,
     profile: str | None = None,
     workers: int = 1,
+    concepts: str | None = None,
 ) -> dict[str, Any]:
     """Erases a list in several ways, measures all on the same pictures, and writes one page and one table.
 
     Nothing is registered. What is stored already, by a run of the list or by another comparison, is not made again.
 
     Args:
-        concepts: a concept list: its path, or its name in `lists/`.
+        list: a concept list: its path, or its name in `lists/`.
         methods: ways of erasing, by name; None is all that there are.
         seeds: how many training seeds each gets that draws anything at random, from the list's own on.
         profile: how pictures are made, in place of the list's own profile.
         workers: of the pool, to share training, drawing and looking at pictures with.
+        concepts: former name of `list`, which earlier deployments give; it counts where it is given.
 
     Returns:
         The comparison, as `cpe compare --json` prints it.
     """
     clock = Clock()
     with clock.stage("prepare"):
-        ways = choose_ways(concepts, methods, seeds)
-        plans = [prepare_concepts(concepts, profile, way) for way in ways]
+        name = concepts or list
+        ways = choose_ways(name, methods, seeds)
+        plans = [prepare_concepts(name, profile, way) for way in ways]
         for plan in plans:
             check_limits(plan)
     measured = []

@@ -13,7 +13,18 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
 from tasks.plan import Plan
-from tasks.share import Stage, do_part, left_to_do, load_plan, pieces
+from tasks.share import Stage
+from tasks.steps import (
+    draw_pictures,
+    encode_concepts,
+    left_to_do,
+    load_plan,
+    look_at_pictures,
+    pieces,
+    plan_training,
+    search_texts,
+    train_gates,
+)
 
 DEPLOYMENT = "work-on-part/gpu"
 POLL_S = 2.0
@@ -44,6 +55,22 @@ def _taken_back() -> bool:
     """Whether this run was cancelled while a worker was starting its process: Prefect runs it all the same."""
     with get_client(sync_client=True) as client:
         return any(state.is_cancelled() for state in client.read_flow_run_states(UUID(flow_run.id)))
+
+
+def do_part(plan: Plan, stage: Stage, part: int, parts: int) -> None:
+    """Does one part of a stage; what the store holds already is not made again."""
+    if stage == "train":
+        groups = plan_training(plan, part, parts)
+        for group in groups:
+            encode_concepts(plan, group)
+        for group in groups:
+            train_gates(plan, group)
+    elif stage == "attack":
+        search_texts(plan, part, parts)
+    elif stage == "look":
+        look_at_pictures(plan, plan.bundle, part, parts)
+    else:
+        draw_pictures(plan, plan.bundle if stage == "draw after" else None, part, parts)
 
 
 def share(plan: Plan, address: str, stage: Stage, workers: int) -> None:

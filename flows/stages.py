@@ -2,10 +2,9 @@
 
 from artifacts.disk import StoreError
 from flows.share import share
-from tasks.evaluation.score import look_at_pictures, measure
 from tasks.here.clock import Clock
 from tasks.plan import Plan
-from tasks.train import assemble_bundle
+from tasks.steps import assemble_bundle, look_at_pictures, measure
 
 
 def erase_and_measure(plan: Plan, address: str, workers: int, clock: Clock) -> tuple[str, str]:

@@ -9,8 +9,9 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Failed
 
+from tasks.steps import changed_lists
 from tasks.watch.attempts import FAILING, WAITS_MIN, Attempts, attempts, ended_runs, is_told, resource_of
-from tasks.watch.events import ChangedList, changed_lists
+from tasks.watch.events import ChangedList
 from tasks.watch.runs import LISTEN_S, list_key, look_at_runs, put_right
 
 EVENT = "cpe.list-changed"

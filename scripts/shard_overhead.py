@@ -27,7 +27,8 @@ def main() -> None:
         from tasks.here.places import Places
         from tasks.prepare import prepare_concepts
 
-        places, plan = Places.from_environment(), prepare_concepts.fn("emoji")
+        places = Places.from_environment()
+        plan = prepare_concepts(places, "emoji")
         shard = next(shards(plan, None))
         real, spent = cpe.models.drawing.generate, 0.0
 

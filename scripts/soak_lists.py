@@ -38,7 +38,7 @@ class SoakList:
             **LIST,
             "name": name,
             "targets": [rng.choice(NOUNS)],
-            "evaluation": {"templates": ["a picture of a {}"], "seeds": 1},
+            "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 1},
         }
         self.before: list[dict[str, Any]] = []
         self.held = False  # a person rolled back, and has not lifted it
@@ -85,9 +85,10 @@ class SoakList:
     def _roll_back(self) -> str:
         from artifacts.registry.registry import RegistryError
         from tasks.desk.versions import roll_back
+        from tasks.here.places import Places
 
         try:
-            version, left = roll_back(self.model, "the soak tries it")
+            version, left = roll_back(Places.from_environment(), self.model, "the soak tries it")
         except RegistryError:  # no version before it
             return ""
         self.held = True
@@ -95,11 +96,13 @@ class SoakList:
 
     def _lift(self) -> str:
         from tasks.desk.versions import lift
+        from tasks.here.places import Places
 
         if not self.held:
             return ""
         self.held = False
-        return f"lifted: versions {', '.join(map(str, lift(self.model, 'the soak goes on')))}"
+        versions = lift(Places.from_environment(), self.model, "the soak goes on")
+        return f"lifted: versions {', '.join(map(str, versions))}"
 
     def _keep(self) -> None:
         self.before.append(copy.deepcopy(self.content))

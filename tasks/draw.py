@@ -14,8 +14,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from artifacts.disk import write_whole
 from artifacts.hashing import content_hash, file_hash
 from artifacts.tables import IMAGES, write_table
@@ -72,13 +70,13 @@ def _hunt(plan: Plan, each: EvaluationSet, row: PictureRow) -> Hunt:
     return hunt(plan, each.search, row.concept or "", row.start or 0, each.steps)
 
 
-@task(retries=1)
-def draw_pictures(plan: Plan, bundle: str | None, part: int = 0, parts: int = 1) -> list[str]:
+def draw_pictures(places: Places, plan: Plan, bundle: str | None, part: int = 0, parts: int = 1) -> list[str]:
     """Draws the evaluation's pictures that the store lacks, shard by shard.
 
     A stopped run goes on where it was: whole pictures of the shard in hand are kept, damaged ones drawn again.
 
     Args:
+        places: where pictures are stored.
         plan: the list made ready.
         bundle: gates to erase with; None draws the untouched model.
         part: of the shards, from 0: every `parts`-th one.
@@ -87,7 +85,6 @@ def draw_pictures(plan: Plan, bundle: str | None, part: int = 0, parts: int = 1)
     Returns:
         The part's addresses, in the order of `shards`.
     """
-    places = Places.from_environment()
     store = places.store()
     todo = (shard for shard in islice(shards(plan, bundle), part, None, parts) if not store.has(shard.key))
     first = next(todo, None)

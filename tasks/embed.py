@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
-
 from cpe.methods.lessons import Encoded
 from tasks.here.places import Places
 from tasks.here.progress import progress
@@ -15,10 +13,8 @@ if TYPE_CHECKING:
     from cpe.models.embeddings import EmbeddingCache
 
 
-@task(retries=1)
-def encode_concepts(plan: Plan, concepts: list[str]) -> str:
+def encode_concepts(places: Places, plan: Plan, concepts: list[str]) -> str:
     """Encodes every prompt that these concepts' gates learn from, once, and returns their cache's name."""
-    places = Places.from_environment()
     load_embeddings(places, plan, plan.gates_of(concepts))
     return embedding_cache(places, plan.text_fingerprint).folder.name
 

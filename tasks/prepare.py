@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
-
 from artifacts.hashing import content_hash
 from cpe.evaluation.sets import check_pictures, evaluation_sets
 from cpe.lists.anchors import anchor_names
@@ -26,17 +24,18 @@ if TYPE_CHECKING:
     from cpe.models.embeddings import EmbeddingCache
 
 
-def find_list(name: str) -> Path:
-    """Returns the path of a list given by path, or by its name in `lists/` (or where CPE_LISTS points)."""
+def find_list(places: Places, name: str) -> Path:
+    """Returns the path of a list given by path, or by its name among the lists of these places."""
     path = Path(name)
-    return path if path.suffix in (".yaml", ".yml") else Places.from_environment().lists() / f"{name}.yaml"
+    return path if path.suffix in (".yaml", ".yml") else places.lists() / f"{name}.yaml"
 
 
-def check_list(name: str, profile: str | None = None) -> None:
+def check_list(places: Places, name: str, profile: str | None = None) -> None:
     """Reads a list and everything it names in seconds, before a server is started or weights are loaded.
 
     Args:
-        name: a path, or a name in `lists/`.
+        places: where lists and files of prompts are.
+        name: a path, or a name among the lists.
         profile: how pictures are made, in place of the list's own profile.
 
     Raises:
@@ -45,7 +44,7 @@ def check_list(name: str, profile: str | None = None) -> None:
     """
     from cpe.models.loading import model_folder
 
-    places, path = Places.from_environment(), find_list(name)
+    path = find_list(places, name)
     concept_list = _in_profile(load_only_list(path), profile)
     _require_recogniser(concept_list, path)
     model_folder(concept_list.base_model)
@@ -53,12 +52,12 @@ def check_list(name: str, profile: str | None = None) -> None:
     check_pictures(concept_list, sets)
 
 
-@task
-def prepare_concepts(concepts: str, profile: str | None = None, way: Way | None = None) -> Plan:
+def prepare_concepts(places: Places, name: str, profile: str | None = None, way: Way | None = None) -> Plan:
     """Reads a list, chooses every target's anchors and works out which gates and pictures it needs.
 
     Args:
-        concepts: a path, or a name in `lists/`.
+        places: where lists, base models and embeddings are.
+        name: a path, or a name among the lists.
         profile: how pictures are made, in place of the list's own profile.
         way: of erasing, in place of the list's own method, training and seed.
     """
@@ -66,8 +65,7 @@ def prepare_concepts(concepts: str, profile: str | None = None, way: Way | None 
     from cpe.models.fingerprints import fingerprint, text_fingerprint
     from cpe.models.text import unread_names
 
-    places = Places.from_environment()
-    path = find_list(concepts)
+    path = find_list(places, name)
     listed = load_only_list(path)
     listed_hash, concept_list = listed.content_hash, _in_profile(way.of(listed) if way else listed, profile)
     _require_recogniser(concept_list, path)

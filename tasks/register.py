@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from artifacts.disk import write_whole
 from artifacts.hashing import folder_hash
 from artifacts.registry.versions import FILES_HASH, STORE
@@ -55,10 +53,10 @@ class Decision:
     against: tuple[str, ...] = ()
 
 
-@task(retries=2, retry_delay_seconds=[5, 20])
-def register_bundle(plan: Plan, bundle: str, scores_address: str, seconds: Mapping[str, float]) -> Registered:
+def register_bundle(
+    places: Places, plan: Plan, bundle: str, scores_address: str, seconds: Mapping[str, float]
+) -> Registered:
     """Registers the bundle as `cpe-<list>` with its scores as tags; the same results are registered once, anywhere."""
-    places = Places.from_environment()
     with places.locked(f"register-{plan.concepts.model_name}"):
         return _register(places, plan, bundle, scores_address, seconds)
 
@@ -107,14 +105,12 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
     return Registered(model, number, registry.resolve(f"{model}/{number}").run_id)
 
 
-@task(retries=2, retry_delay_seconds=[5, 20])
-def decide(plan: Plan, registered: Registered, scores_address: str) -> Decision:
+def decide(places: Places, plan: Plan, registered: Registered, scores_address: str) -> Decision:
     """Makes a version champion if nothing speaks against it, and records what does.
 
     What was decided once is decided again by the same rules: a version that was champion before becomes it again when
     its list is what it was. Only a rollback holds its gates back.
     """
-    places = Places.from_environment()
     registry = places.registry()
     champion = registry.champion(registered.model)
     if champion is not None and champion.version == registered.version and "promoted_at" in champion.tags:
@@ -159,8 +155,8 @@ def _description(plan: Plan) -> str:
     return f"{plan.method.title} that take {_names(plan)} out of {plan.concepts.base_model}."
 
 
-@task
 def save_results(
+    places: Places,
     plan: Plan,
     registered: Registered,
     decision: Decision,
@@ -170,7 +166,6 @@ def save_results(
     trained: list[list[str]],
 ) -> dict[str, Any]:
     """Writes a run's figures into the work folder, where `cpe results` finds them, and returns them."""
-    places = Places.from_environment()
     scores = Scores.of(places, scores_address)
     main = accuracy_metric(plan)
     count = sum(len(group) for group in trained)

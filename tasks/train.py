@@ -14,8 +14,6 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from prefect import task
-
 from artifacts.hashing import content_hash, file_hash
 from artifacts.kinds.bundle import weights_file, write_manifest
 from artifacts.stores.claims import claimed
@@ -36,11 +34,11 @@ def missing_gates(places: Places, plan: Plan) -> list[GatePlan]:
     return [gate for gate in plan.gates if not store.has(f"gates/{gate.address}")]
 
 
-@task
-def plan_training(plan: Plan, part: int = 0, parts: int = 1) -> list[list[str]]:
+def plan_training(places: Places, plan: Plan, part: int = 0, parts: int = 1) -> list[list[str]]:
     """Returns the concepts still to be trained, in groups that train as one batch.
 
     Args:
+        places: whose store may hold some already.
         plan: the list made ready.
         part: of the list's pieces, from 0: every `parts`-th one.
         parts: how many workers share the training.
@@ -48,7 +46,7 @@ def plan_training(plan: Plan, part: int = 0, parts: int = 1) -> list[list[str]]:
     from cpe.terms.chunks import chunks
 
     mine = plan.addresses[part::parts]
-    missing = [gate for gate in missing_gates(Places.from_environment(), plan) if gate.address in mine]
+    missing = [gate for gate in missing_gates(places, plan) if gate.address in mine]
     if plan.method.joint:
         return [[gate.concept for gate in missing]] if missing else []
     by_names: dict[int, list[str]] = {}  # gates that train together need the same number of prompts
@@ -57,14 +55,12 @@ def plan_training(plan: Plan, part: int = 0, parts: int = 1) -> list[list[str]]:
     return [list(group) for alike in by_names.values() for group in chunks(alike, GATES_AT_ONCE)]
 
 
-@task(retries=1)
-def train_gates(plan: Plan, concepts: list[str]) -> list[str]:
+def train_gates(places: Places, plan: Plan, concepts: list[str]) -> list[str]:
     """Trains concepts together, stores what comes of it, and returns their addresses.
 
     Of several runs that are given the same gate, on this machine or on others that share the store, one trains it; the
     others wait and find it in the store.
     """
-    places = Places.from_environment()
     chosen = plan.gates_of(concepts)
     addresses = sorted({gate.address for gate in chosen})  # in one order, so that nobody waits in a circle
     with ExitStack() as held:
@@ -173,10 +169,8 @@ def _write_piece(folder: Path, plan: Plan, gates: Sequence[GatePlan], piece: Pie
     (folder / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1))
 
 
-@task(retries=2, retry_delay_seconds=2)
-def assemble_bundle(plan: Plan) -> str:
+def assemble_bundle(places: Places, plan: Plan) -> str:
     """Stores the list's bundle, which names its gates, and returns its id."""
-    places = Places.from_environment()
     gates = {gate.address: folder for gate, folder in zip(plan.gates, gate_folders(places, plan), strict=True)}
     if not places.holds(f"bundles/{plan.bundle}"):
         with places.scratch() as folder:
@@ -190,8 +184,8 @@ def gate_folders(places: Places, plan: Plan) -> list[Path]:
     keys = [f"gates/{gate.address}" for gate in plan.gates]
     damaged = [key for key in keys if not places.holds(key)]
     if damaged:
-        for group in plan_training.fn(plan):
-            train_gates.fn(plan, group)
+        for group in plan_training(places, plan):
+            train_gates(places, plan, group)
     return [places.fetched(key) for key in keys]
 
 

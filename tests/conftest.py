@@ -16,13 +16,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # two processes with one Prefect databa
     home.mkdir(parents=True, exist_ok=True)
     os.environ["PREFECT_HOME"] = str(home.absolute())
 
-# Minutes each: begun first, so that no process ends up alone with one of them.
-SLOW = ("test_workers", "test_doors", "test_faults_kill", "test_faults_servers", "test_faults_store", "test_published",
-        "test_orphans", "test_clean", "test_standing")  # fmt: skip
+# The longest files, begun first and in this order, so that no process ends up alone with one of them.
+LONGEST = ("test_orphans", "test_faults_kill", "test_workers", "test_faults_store", "test_published",
+           "test_faults_servers", "test_flow", "test_compare", "test_attack", "test_docs", "test_doors", "test_clean",
+           "test_interrupt", "test_models_command", "test_limits", "test_standing", "test_mending", "test_pipelines",
+           "test_companions", "test_models", "test_attached", "test_searches")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

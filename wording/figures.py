@@ -18,7 +18,8 @@ def number(value: float | None, unit: str = "share", *, bare: bool = False) -> s
 
     Args:
         value: None, or no finite number, is missing.
-        unit: "share" (written in percent), "points", "count" or "detections"; anything else is a distance.
+        unit: "share" (written in percent), "points", "dB", "count", "detections", "seconds" or "bytes"; anything else
+            is a distance.
         bare: leaves the percent sign out.
 
     >>> number(0.9964), number(26.123, "points"), number(0.0342, "distance"), number(0.00004, "distance")
@@ -26,17 +27,21 @@ def number(value: float | None, unit: str = "share", *, bare: bool = False) -> s
     """
     if not is_known(value):
         return MISSING
-    size = abs(value)
+    if unit == "seconds":
+        return duration(value)
+    if unit == "bytes":
+        return size(value)
+    far = abs(value)
     if unit == "share":
         text = f"{100 * value:.1f}"
-    elif unit == "points":
+    elif unit in ("points", "dB"):
         text = f"{value:.2f}"
     elif unit in ("count", "detections"):
         text = f"{value:.0f}"
-    elif 0 < size < SMALL:
+    elif 0 < far < SMALL:
         return power(value)
     else:
-        text = f"{value:.{1 if size >= 10 else 2 if size >= 1 else 4}f}"
+        text = f"{value:.{1 if far >= 10 else 2 if far >= 1 else 4}f}"
     if float(text) == 0:
         text = text.lstrip("-")
     return text.replace("-", "−") + (" %" if unit == "share" and not bare else "")
@@ -65,3 +70,15 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def size(count: float) -> str:
+    """Returns bytes as people read them.
+
+    >>> size(0), size(2_400_000), size(3_300_000_000)
+    ('0.0 kB', '2.4 MB', '3.3 GB')
+    """
+    if not math.isfinite(count):
+        return MISSING
+    of, name = next(((of, name) for of, name in ((1e9, "GB"), (1e6, "MB")) if count >= of), (1e3, "kB"))
+    return f"{count / of:.1f} {name}"

@@ -12,6 +12,10 @@ def fetch(reference: str, target: str | Path | None = None) -> Path:
     The registry, the store and the work folder are those of the command line: MLFLOW_TRACKING_URI, CPE_STORE and
     CPE_WORK, by default all in the folder `work`.
 
+    Example:
+        >>> sorted(path.name for path in fetch("models:/cpe-few@champion").iterdir())
+        ['gates', 'index.json', 'manifest.json']
+
     Args:
         reference: As for `Registry.resolve`, such as "models:/cpe-emoji@champion".
         target: A folder to make. None takes one in the work folder, which further calls find whole.

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from artifacts.report.html import in_utc, interval, render
 from artifacts.report.tradeoff import Point, tradeoff
-from wording.figures import MISSING, duration, is_known, number
+from wording.figures import is_known, number
 
 Better = Literal["lower", "higher", ""]
 
@@ -127,10 +127,10 @@ def _shown(table: Table, *, mark: bool) -> dict[str, Any]:
             "control": line.control,
             "cells": [
                 {
-                    "text": _text(cell.value, column.unit),
+                    "text": number(cell.value, column.unit),
                     "interval": interval(cell, column.unit),
                     "seeds": _range(cell.seeds, column.unit),
-                    "best": not line.control and first is not None and _text(cell.value, column.unit) == first,
+                    "best": not line.control and first is not None and number(cell.value, column.unit) == first,
                 }
                 for cell, column, first in zip(line.cells, table.columns, best, strict=True)
             ],
@@ -147,23 +147,12 @@ def _best(table: Table, place: int) -> str | None:
     values = [value for value in known if is_known(value)]
     if not column.better or len(values) < 2:
         return None
-    return _text(min(values) if column.better == "lower" else max(values), column.unit)
+    return number(min(values) if column.better == "lower" else max(values), column.unit)
 
 
 def _range(values: Sequence[float], unit: str) -> str:
     """The least and the most of several training seeds' values."""
     if len(values) < 2:
         return ""
-    least, most = (_text(pick(values), unit, bare=True) for pick in (min, max))
+    least, most = (number(pick(values), unit, bare=True) for pick in (min, max))
     return least if least == most else f"{least} to {most}"
-
-
-def _text(value: float | None, unit: str, *, bare: bool = False) -> str:
-    if not is_known(value):
-        return MISSING
-    if unit == "seconds":
-        return duration(value)
-    if unit == "bytes":
-        size, name = next(((size, name) for size, name in ((1e9, "GB"), (1e6, "MB")) if value >= size), (1e3, "kB"))
-        return f"{value / size:.1f} {name}"
-    return number(value, unit, bare=bare)

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,6 +58,13 @@ def render_report(report: Report) -> str:
 
 def render(template: str, **values: Any) -> str:
     """Fills a template; every text is escaped."""
+    html = _templates().get_template(template).render(missing=MISSING, **values)
+    return html.encode(errors="replace").decode()  # half a surrogate pair, as a list may hold, has no UTF-8
+
+
+@cache
+def _templates() -> Environment:
+    """Returns the templates, compiled once a process."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -68,8 +76,7 @@ def render(template: str, **values: Any) -> str:
         number=number, interval=interval, difference=_difference, power=power, duration=duration,
         source=_source, plain=_plain, position=_position,
     )  # fmt: skip
-    html = environment.get_template(template).render(missing=MISSING, **values)
-    return html.encode(errors="replace").decode()  # half a surrogate pair, as a list may hold, has no UTF-8
+    return environment
 
 
 def in_utc(moment: datetime) -> datetime:

@@ -17,9 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from artifacts.disk import StoreError
-from artifacts.hashing import canonical_json
 from artifacts.stores.index import MANIFEST_NAME
 from artifacts.stores.store import Store
+from wording.canonical import canonical_json
 
 PREFIX = "claims"
 RENEW_S = 20.0

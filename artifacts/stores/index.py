@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from artifacts.hashing import canonical_json, content_hash, file_hash
+from artifacts.hashing import content_hash, file_hash
+from wording.canonical import canonical_json
 from wording.foreign import show
 
 INDEX_NAME = "index.json"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from boto3.exceptions import Boto3Error
-from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -22,7 +21,7 @@ from artifacts.disk import StoreError, reporting
 from artifacts.hashing import CHUNK_BYTES
 from artifacts.stores.index import INDEX_NAME, LARGEST_INDEX_BYTES, Index, build_index, list_files, parse_index
 from artifacts.stores.keys import check_key, is_key
-from artifacts.stores.s3_client import BUCKET_PATTERN, CONFIG, ENDPOINT_PATTERN, advice_on
+from artifacts.stores.s3_client import BUCKET_PATTERN, CONFIG, ENDPOINT_PATTERN, advice_on, open_client
 from artifacts.stores.store import ASIDE, Store
 
 CONFLICT_TRIES = 6
@@ -58,7 +57,7 @@ class S3Store(Store):
         config = CONFIG.merge(Config(s3={"addressing_style": "path"})) if endpoint else CONFIG
         self.where = endpoint or "AWS"
         with self._reporting("open"):
-            self.client: Any = Session().client("s3", endpoint_url=endpoint, config=config)
+            self.client: Any = open_client(endpoint, config)
 
     def has(self, key: str) -> bool:
         """See `Store.has`."""

@@ -9,7 +9,8 @@ from cpe.metrics.table import METRICS
 from cpe.terms.domains import DOMAINS
 from cpe.terms.settings import Count, Settings, Share, added_later
 
-OTHER_SCORES = ("h0", "gate_openness", "fid", "kid", "fid_embedded", "kid_embedded", "fid_reference")
+_FEATURES = ("fid", "kid", "fid_embedded", "kid_embedded", "fid_reference")
+OTHER_SCORES = ("h0", "gate_openness", "residual_energy", *_FEATURES)
 _ATTACK = re.compile(r"^attack_(.+)_at_most$")
 _KEY = re.compile(r"^(erased|kept|all)_([a-z0-9_]+?)(_ratio)?_at_(most|least)$")
 

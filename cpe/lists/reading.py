@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from cpe.lists.bars import Bars
 from cpe.lists.problems import Loc, Problem, details_of, explain, path_of, show
-from cpe.lists.rules import disagreements
+from cpe.lists.rules import disagreements, seen_prompts
 from cpe.lists.schema import ConceptList
 from cpe.lists.sections import Anchors, Evaluation, Limits, ListedAttack, Published, Target, Training
 from wording.foreign import told
@@ -48,6 +48,10 @@ class ConceptListError(ValueError):
 
 def load_list(path: str | Path) -> ConceptList:
     """Reads a concept list from a YAML file.
+
+    Example:
+        >>> load_list("lists/emoji.yaml").model_name
+        'cpe-emoji'
 
     Raises:
         ConceptListError: there is no such file, or something in it is wrong; names every line.
@@ -147,7 +151,8 @@ def parse_list(text: str, *, source: str = "list") -> ConceptList:
         # The model's own check of its parts (at the root) names no lines: it is repeated below, on what was read.
         details = [detail for detail in details_of(error) if detail["loc"] or detail["type"] != "value_error"]
         problems += [nearest(explain(detail, _MODELS)) for detail in details]
-    problems += disagreements(data, lambda loc: f"of line {line_of(loc)}")
+    for check in (disagreements, seen_prompts):
+        problems += check(data, lambda loc: f"of line {line_of(loc)}")
     if problems or concept_list is None:
         problems.sort(key=lambda problem: line_of(problem.loc))
         raise ConceptListError(

@@ -63,6 +63,31 @@ def disagreements(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Itera
             yield from _training_problems(("comparison", name), name, training)
 
 
+def seen_prompts(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Iterator[Problem]:
+    """Yields which prompts of the evaluation training has seen, unless the list says that they are published so.
+
+    Asked of files alone: lists that were stored before this was asked are read as they are.
+    """
+    evaluation = data.get("evaluation")
+    if not isinstance(evaluation, Mapping) or evaluation.get("as_published") is True:
+        return
+    trained: dict[str, Loc] = {}
+    for index, template in enumerate(_items(data.get("templates"))):
+        if isinstance(template, str):
+            trained.setdefault(_plain(template), ("templates", index))
+    for index, template in enumerate(_items(evaluation.get("templates"))):
+        if isinstance(template, str) and _plain(template) in trained:
+            place = where(trained[_plain(template)])
+            text = f"{show(template)} is a template of training too, {place}: what training saw proves nothing; "
+            way_out = "use another, or set evaluation.as_published: true where a published evaluation has both"
+            yield Problem(("evaluation", "templates", index), text + way_out)
+
+
+def _plain(template: str) -> str:
+    """Returns a template as text encoders read it: without case, double spaces and what ends a sentence."""
+    return " ".join(template.casefold().split()).rstrip(" .!?")
+
+
 def _name_problems(data: Mapping[str, Any], where: Callable[[Loc], str]) -> Iterator[Problem]:
     erased = list(_erased(data))
     surrogates: list[tuple[Loc, Any]] = [(("surrogate",), data.get("surrogate"))]

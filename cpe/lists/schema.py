@@ -5,7 +5,6 @@ that came later and that the list does not use: versions are registered with it.
 """
 
 import hashlib
-import json
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -29,10 +28,20 @@ from cpe.terms.domains import DOMAINS
 from cpe.terms.names import normalise, suggest
 from cpe.terms.profiles import PROFILES
 from cpe.terms.settings import Count, Settings, added_later
+from wording.canonical import canonical_json
 
 
 class ConceptList(Settings):
     """A list of concepts to erase, and all that its training and promotion need.
+
+    Example:
+        >>> wanted = ConceptList(
+        ...     name="fruit", domain="noun", base_model="embedded", profile="embedded", surrogate="object",
+        ...     targets=[{"name": "apple"}], kept=["rose"], templates=["a {}"], anchors={"general": ["food"]},
+        ...     training={"preset": "emoji"}, evaluation={"templates": ["one {}"]},
+        ... )  # fmt: skip
+        >>> wanted.model_name, wanted.erased_names
+        ('cpe-fruit', ('apple',))
 
     Attributes:
         name: letters, digits and hyphens; the registered model is called `model_name`.
@@ -88,8 +97,7 @@ class ConceptList(Settings):
     @property
     def content_hash(self) -> str:
         """SHA-256 of the list's canonical JSON, 64 hexadecimal digits."""
-        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(content.encode()).hexdigest()
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"), escaped=True)).hexdigest()
 
     @property
     def erased_names(self) -> tuple[str, ...]:

@@ -158,6 +158,8 @@ class Evaluation(Settings):
         also: other sets that must survive: of `lists/sets/`, or a list of `lists/`, whose kept concepts are meant.
         attacks: other words by which erased concepts are asked for, and texts that are learned to bring them back.
         budget: of attacks that learn.
+        as_published: whether templates may be those of training too, because a published evaluation has them. It says
+            how a file is read and changes nothing that is made: neither a list's hash nor stored plans have it.
     """
 
     templates: tuple[Template, ...] = Field(min_length=1)
@@ -166,6 +168,7 @@ class Evaluation(Settings):
     also: tuple[SetName, ...] = ()
     attacks: tuple[ListedAttack, ...] = added_later(())
     budget: Budget = added_later(Budget())
+    as_published: bool = Field(False, strict=True, exclude=True)
 
 
 class Limits(Settings):

@@ -2,18 +2,16 @@
 
 import hashlib
 import json
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from wording.files import whole
 from wording.foreign import show, told
 
 FORMAT = 2
@@ -44,24 +42,17 @@ class Checkpoint:
         Raises:
             OSError: it cannot be written; names the path.
         """
-        temporary = path.with_name(f".{path.name}.{uuid4().hex}")
         metadata = {"format": str(FORMAT), "identity": json.dumps(self.identity), "plain": json.dumps(self.plain)}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         metadata["hash"] = _content(metadata, tensors)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, temporary, metadata)
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
+            with whole(path) as beside:
+                save_file(tensors, beside, metadata)
         except (SafetensorError, OSError) as error:
             reason = getattr(error, "strerror", None) or str(error)[:200]
             raise OSError(
                 f"checkpoint {path} cannot be written ({reason}); make room there or let it be written, and run again"
             ) from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: Path, *, expected: dict[str, Any]) -> "Checkpoint | None":
@@ -89,14 +80,6 @@ class Checkpoint:
         except (SafetensorError, OSError, KeyError, ValueError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"checkpoint {path} is damaged ({told(error)}); {ADVICE}") from None
         return cls(identity, plain, tensors)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_same(path: Path, identity: dict[str, Any], expected: dict[str, Any]) -> None:

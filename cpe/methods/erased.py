@@ -21,7 +21,17 @@ GATE_PREFIX = "attention_gate."  # of a tensor that every gate of CPE has; gates
 
 
 class Erased(ABC):
-    """Concepts taken out of a model: put on a pipeline, and taken off again."""
+    """Concepts taken out of a model: put on a pipeline, and taken off again.
+
+    Example:
+        >>> from cpe import Erased, fetch, load_pipeline
+        >>> erased = Erased.load(fetch("models:/cpe-few@champion"))  # whatever the list's method is
+        >>> sorted(erased.concepts)
+        ['pizza', 'rose']
+        >>> pipe = load_pipeline("embedded", device="cpu")
+        >>> with erased.attached(pipe):
+        ...     picture = pipe("a rose", num_inference_steps=2, guidance_scale=1.0).images[0]
+    """
 
     @classmethod
     def load(cls, paths: str | Path | Iterable[str | Path]) -> "Erased":
@@ -86,6 +96,14 @@ class Erased(ABC):
         """Returns how much each concept's own part acts at each token, (N, B, T) in 0..1, for text (B, T, D).
 
         None where a method has no such parts.
+        """
+        return None
+
+    def residual_energy(self, pipe: Any, text: "Tensor") -> "Tensor | None":
+        """Returns how much of what a pipeline's projections make of text is added by erasing, (B,).
+
+        Σ_l ‖residual_l‖² / Σ_l ‖W_l x‖² of each prompt, for text x (B, T, D): 0 where nothing changes. None where a
+        method adds no residuals. The pipeline has nothing attached.
         """
         return None
 

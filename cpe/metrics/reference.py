@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from cpe.metrics.pictures import as_rgb
 from cpe.metrics.score import Features, as_matrix
+from wording.files import whole
 from wording.foreign import told
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -118,10 +118,8 @@ def save_statistics(statistics: Statistics, path: Path) -> None:
     arrays = {"mean": statistics.mean, "covariance": np.ascontiguousarray(statistics.covariance)}
     if statistics.count is not None:
         arrays["count"] = np.array([statistics.count], dtype=np.int64)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{uuid4().hex}")
-    save_file(arrays, temporary)
-    temporary.replace(path)
+    with whole(path) as beside:
+        save_file(arrays, beside)
 
 
 def folder_pictures(path: Path) -> Iterator[Image.Image]:

@@ -32,6 +32,12 @@ _ORDER = "first quantise, replace or build, then attach; cpe.detach(pipe) takes 
 def detach(pipe: Any) -> None:
     """Takes an eraser off a pipeline or network, also one that nothing holds any more; does nothing if none is on.
 
+    Example:
+        >>> from cpe import Eraser, fetch, load_pipeline
+        >>> pipe = load_pipeline("embedded", device="cpu")
+        >>> Eraser.load(fetch("models:/cpe-few@champion")).attach(pipe)
+        >>> detach(pipe)
+
     Args:
         pipe: the pipeline or the network; a copy of an attached one has an eraser of its own on it.
     """

@@ -39,6 +39,11 @@ def model_folder(name: str) -> str:
 def load_pipeline(name: str, *, device: str | None = None) -> Any:
     """Returns a StableDiffusionPipeline ready to draw and to train on.
 
+    Example:
+        >>> pipe = load_pipeline("embedded", device="cpu")
+        >>> pipe("a rose", num_inference_steps=2, guidance_scale=1.0).images[0].size
+        (64, 64)
+
     Args:
         name: "embedded", a folder, or a hub name.
         device: None takes the GPU if there is one. On a GPU weights are half precision.

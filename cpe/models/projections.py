@@ -5,7 +5,6 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cpe.models.sites import find_projections, weight_of, widths_of
+from wording.files import whole
 
 SUMMARY_FORMAT = 1  # raised when weights or M are computed otherwise
 
@@ -20,6 +20,13 @@ SUMMARY_FORMAT = 1  # raised when weights or M are computed otherwise
 @dataclass(frozen=True)
 class BaseProjections:
     """What training needs to know of a base model, computed once.
+
+    Example:
+        >>> from cpe import load_pipeline
+        >>> pipe = load_pipeline("embedded", device="cpu")
+        >>> base = BaseProjections.of(pipe.unet, tokens=pipe.tokenizer.model_max_length)
+        >>> len(base.names)
+        14
 
     Attributes:
         names: module paths of the L projections.
@@ -82,10 +89,8 @@ def _cached_summary(
         except (SafetensorError, KeyError):
             path.unlink()  # cut short; computed again
     weights, gram = _summary(unet, names, widths, tokens)
-    cache.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{uuid4().hex}")
-    save_file({"weights": weights, "gram": gram}, temporary)
-    temporary.replace(path)
+    with whole(path) as beside:
+        save_file({"weights": weights, "gram": gram}, beside)
     return weights, gram
 
 

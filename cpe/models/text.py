@@ -19,6 +19,12 @@ def encode_prompts(
 
     The pipeline's family gives them, so several text encoders come side by side as the model has them.
 
+    Example:
+        >>> from cpe import load_pipeline
+        >>> pipe = load_pipeline("embedded", device="cpu")
+        >>> encode_prompts(pipe, ["a rose", "a pizza"]).shape
+        torch.Size([2, 77, 96])
+
     Args:
         pipe: a pipeline of diffusers; its guidance is left out.
         prompts: B texts; too long ones are cut as the pipeline cuts them.

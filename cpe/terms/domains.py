@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-IDENTITY, NUDITY, CLASSIFIER = "identity", "nudity", "classifier"
+PEOPLE, NUDITY, CLASSIFIER = "identity", "nudity", "classifier"  # as stored values name them
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ DOMAINS = {
     for each in (
         Domain("noun", recognised="noun", aside="style", observer=CLASSIFIER, everywhere=True),
         Domain("style", recognised="style", aside="noun", observer=CLASSIFIER, everywhere=True),
-        Domain("celebrity", recognised="identity", observer=IDENTITY, by_face=True),
+        Domain("celebrity", recognised="identity", observer=PEOPLE, by_face=True),
         Domain("artist"),
         Domain("explicit", observer=NUDITY, everywhere=True, covered=True),
     )

@@ -11,7 +11,7 @@ import typer
 
 from flows.cli.attack import attack
 from flows.cli.clean import clean
-from flows.cli.command import command_of, table
+from flows.cli.command import command_of, places_here, table
 from flows.cli.compare import compare
 from flows.cli.gates import GatesOption, load_gates
 from flows.cli.interrupt import start_prefect
@@ -66,19 +66,19 @@ app.add_typer(store, name="store")
 
 
 @command_of(app, resumes=True)
-def erase(concepts: ListArgument, profile: ProfileOption = None) -> None:
+def erase(name: ListArgument, profile: ProfileOption = None) -> None:
     """Erase a list: train the gates it lacks, draw, measure, report, register and promote if its bars hold.
 
     Everything is addressed by content: a second run trains and draws only what is new.
     """
     from tasks.prepare import check_list
 
-    check_list(concepts, profile)
-    print(f"Erasing {concepts}: starting Prefect ...", file=sys.stderr)
+    check_list(places_here(), name, profile)
+    print(f"Erasing {name}: starting Prefect ...", file=sys.stderr)
     start_prefect()
     from flows.erase_and_evaluate import erase_and_evaluate
 
-    show_results(erase_and_evaluate(concepts, profile))
+    show_results(erase_and_evaluate(name, profile))
 
 
 command_of(app, resumes=True)(attack)
@@ -86,7 +86,7 @@ command_of(app, resumes=True)(attack)
 
 @command_of(app, resumes=True)
 def evaluate(
-    concepts: ListArgument,
+    name: ListArgument,
     profile: ProfileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print scores for programs.")] = False,
 ) -> None:
@@ -96,24 +96,24 @@ def evaluate(
     from tasks.draw import draw_pictures
     from tasks.evaluation.score import look_at_pictures, measure
     from tasks.figures import Scores
-    from tasks.here.places import Places
     from tasks.prepare import prepare_concepts
     from tasks.train import assemble_bundle, missing_gates
 
-    prepared = prepare_concepts.fn(concepts, profile)
-    check_limits.fn(prepared)
-    missing = missing_gates(Places.from_environment(), prepared)
+    places = places_here()
+    prepared = prepare_concepts(places, name, profile)
+    check_limits(places, prepared)
+    missing = missing_gates(places, prepared)
     if missing:
         names = ", ".join(gate.concept for gate in missing)
         raise ValueError(
             f"{len(missing)} of {len(prepared.gates)} gates are not trained yet ({names}); run `cpe erase` first"
         )
-    bundle = assemble_bundle.fn(prepared)
-    search_texts.fn(prepared)
-    draw_pictures.fn(prepared, None)
-    draw_pictures.fn(prepared, bundle)
-    look_at_pictures.fn(prepared, bundle)
-    scores = Scores.of(Places.from_environment(), measure.fn(prepared, bundle))
+    bundle = assemble_bundle(places, prepared)
+    search_texts(places, prepared)
+    draw_pictures(places, prepared, None)
+    draw_pictures(places, prepared, bundle)
+    look_at_pictures(places, prepared, bundle)
+    scores = Scores.of(places, measure(places, prepared, bundle))
     if as_json:
         print(json.dumps(scores.rows, indent=1))
         return
@@ -153,14 +153,13 @@ def generate(
     from cpe.models.drawing import PictureJob
     from cpe.models.drawing import generate as draw
     from cpe.terms.profiles import PROFILES
-    from tasks.here.places import Places
     from tasks.here.progress import progress
 
     profile = profile or ("embedded" if model == "embedded" else "cpe")
     if profile not in PROFILES:
         raise ValueError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
     eraser = load_gates(gates) if gates else None
-    pipe = Places.from_environment().loaded(model)
+    pipe = places_here().loaded(model)
     jobs = [
         PictureJob(f"{row * seeds + seed:05d}", prompt, seed)
         for row, prompt in enumerate(prompts)
@@ -206,10 +205,9 @@ def bench(
     """Measure training and drawing on your own model and device, against the plain computation and no gates."""
     from benchmarks import inference, training
     from cpe.methods.pinpoint.method import PINPOINT
-    from tasks.here.places import Places
 
     config = PINPOINT.config(preset)
-    places = Places.from_environment()
+    places = places_here()
     pipe = places.loaded(model)
     device, tokens = str(pipe.device), pipe.tokenizer.model_max_length
     result = {"model": model, "preset": preset, "device": device, "threads": places.threads}

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import table
+from flows.cli.command import places_here, table
 from flows.cli.interrupt import start_prefect
 from flows.cli.plan import ListArgument, ProfileOption
 from wording.figures import number
 
 
 def attack(
-    concepts: ListArgument,
+    name: ListArgument,
     attacks: Annotated[
         list[str] | None,
         typer.Option("--attack", help="Only this one, such as inversion; may be given several times."),
@@ -31,13 +31,14 @@ def attack(
     from tasks.attacks.figures import chosen_attacks
     from tasks.prepare import check_list, find_list
 
-    check_list(concepts, profile)
-    chosen_attacks(load_list(find_list(concepts)), attacks, steps=steps, starts=starts)
-    print(f"Attacking {concepts}: starting Prefect ...", file=sys.stderr)
+    places = places_here()
+    check_list(places, name, profile)
+    chosen_attacks(load_list(find_list(places, name)), attacks, steps=steps, starts=starts)
+    print(f"Attacking {name}: starting Prefect ...", file=sys.stderr)
     start_prefect()
     from flows.attack import attack as attack_list
 
-    found = attack_list(concepts, attacks or None, profile, steps=steps, starts=starts)
+    found = attack_list(name, attacks or None, profile, steps=steps, starts=starts)
     if as_json:
         print(json.dumps(found, indent=1))
         return

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import table
+from flows.cli.command import places_here, table
+from wording.figures import size
 
 KEEP_VERSIONS, GRACE_DAYS = 10, 14.0
 
@@ -27,17 +28,17 @@ def clean(
     """
     from tasks.desk.clean import clean_store
 
-    found = clean_store.fn(keep, grace_days, delete=delete)
-    count, size, left = Counter[str](), Counter[str](), Counter(key.split("/")[0] for key in found.kept)
+    found = clean_store(places_here(), keep, grace_days, delete=delete)
+    count, freed, left = Counter[str](), Counter[str](), Counter(key.split("/")[0] for key in found.kept)
     for key, bytes_of_key in found.removed.items():
         count[key.split("/")[0]] += 1
-        size[key.split("/")[0]] += bytes_of_key
+        freed[key.split("/")[0]] += bytes_of_key
     kinds = sorted({*count, *left} - {"used"})
-    columns = ("", "removed" if delete else "not needed", "MB", "kept")
+    columns = ("", "removed" if delete else "not needed", "size", "kept")
     table(
         "the store",
         columns,
-        [(kind, str(count[kind]), f"{size[kind] / 1e6:.1f}", str(left[kind])) for kind in kinds],
+        [(kind, str(count[kind]), size(freed[kind]), str(left[kind])) for kind in kinds],
     )
     if found.removed and not delete:
         print("nothing was removed; run again with --delete to remove what is not needed")

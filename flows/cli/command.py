@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import typer
@@ -13,7 +13,17 @@ from safetensors import SafetensorError
 from flows.cli.interrupt import EXIT_CODE, interruptible
 from wording.foreign import printable
 
+if TYPE_CHECKING:
+    from tasks.here.places import Places
+
 BAD_INPUT = (ValueError, OSError, LookupError, RuntimeError, ImportError, SafetensorError, httpx.HTTPError)
+
+
+def places_here() -> "Places":
+    """Returns the places that the environment names; nothing else of the command line reads it."""
+    from tasks.here.places import Places
+
+    return Places.from_environment()
 
 
 def command_of(

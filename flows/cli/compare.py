@@ -8,14 +8,14 @@ import typer
 
 from cpe.lists.comparison import TRAINING_SEEDS
 from cpe.methods.table import METHODS
-from flows.cli.command import table
+from flows.cli.command import places_here, table
 from flows.cli.interrupt import start_prefect
 from flows.cli.plan import ListArgument, ProfileOption
 from wording.figures import MISSING, duration, number
 
 
 def compare(
-    concepts: ListArgument,
+    name: ListArgument,
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,20 +43,19 @@ def compare(
     """
     from tasks.comparison.ways import check_comparison, stored_comparison
     from tasks.comparison.write import read_comparison
-    from tasks.here.places import Places
 
     wanted = TRAINING_SEEDS if seeds is None else seeds
-    check_comparison(concepts, methods, wanted, profile)
-    places = Places.from_environment()
-    stored = stored_comparison(places, concepts, methods, seeds, profile) if as_json else None
+    places = places_here()
+    check_comparison(places, name, methods, wanted, profile)
+    stored = stored_comparison(places, name, methods, seeds, profile) if as_json else None
     if stored is not None:
         print(json.dumps(read_comparison(places, stored), indent=1))
         return
-    print(f"Comparing on {concepts}: starting Prefect ...", file=sys.stderr)
+    print(f"Comparing on {name}: starting Prefect ...", file=sys.stderr)
     start_prefect()
     from flows.compare import compare as run
 
-    found = run(concepts, methods, wanted, profile, workers)
+    found = run(name, methods, wanted, profile, workers)
     if as_json:
         print(json.dumps(found, indent=1))
     else:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.command import places_here
+
 if TYPE_CHECKING:
     from cpe.methods.erased import Erased
 
@@ -25,7 +27,6 @@ GatesOption = Annotated[
 def load_gates(gates: list[str]) -> "Erased":
     """Loads the named gates, those of registered models downloaded for the while, and says which were taken."""
     from cpe.methods.erased import Erased
-    from tasks.here.places import Places
 
     with TemporaryDirectory(prefix="cpe-") as scratch:
         paths = []
@@ -34,7 +35,7 @@ def load_gates(gates: list[str]) -> "Erased":
                 raise FileNotFoundError(
                     f"no gates at {given}; give a gate file, a folder, or a model such as cpe-emoji@champion"
                 )
-            registered = None if Path(given).exists() else Places.from_environment().registry()
+            registered = None if Path(given).exists() else places_here().registry()
             paths.append(registered.fetch(given, Path(scratch) / str(number)) if registered else Path(given))
         erased = Erased.load(paths)
     names = sorted(f"{name} ({times} gates)" if times > 1 else name for name, times in Counter(erased.concepts).items())

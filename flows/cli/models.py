@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import command_of, table
+from flows.cli.command import command_of, places_here, table
 from wording.figures import number
 from wording.foreign import told
 
@@ -29,26 +29,26 @@ def all_of_them() -> None:
     """List all registered bundles."""
     from tasks.desk.versions import unnamed_bundles
     from tasks.figures import H0
-    from tasks.here.places import Places
 
-    places = Places.from_environment()
+    places = places_here()
     found = places.registry().models()
     if not found:
         lost = unnamed_bundles(places, found)
         print(lost or "no models registered yet; run `cpe erase emoji` first")
         return
-    shown = ("profile", "bundle", "erased_accuracy", "kept_accuracy", "h0")
+    facts, figures = ("profile", "bundle"), ("erased_accuracy", "kept_accuracy", "h0")
     profiles = {each.tags.get("profile") for each in found}
     table(
         "registered models" + (" (of different profiles: compare only within one)" if len(profiles) > 1 else ""),
-        ("model", "version", "standing", "erased", *(name.replace("_", " ") for name in shown), "created"),
+        ("model", "version", "standing", "erased", *(name.replace("_", " ") for name in (*facts, *figures)), "created"),
         [
             (
                 each.name,
                 str(each.version),
                 ", ".join((*each.aliases, *(["rolled back"] if each.is_rolled_back else []))),
                 _shortened(each.tags.get("erased", "")),
-                *(each.tags.get(name, "") for name in shown),
+                *(each.tags.get(name, "") for name in facts),
+                *(_share(each.tags.get(name, "")) for name in figures),
                 f"{each.created_at:%Y-%m-%d %H:%M}",
             )
             for each in found
@@ -59,6 +59,11 @@ def all_of_them() -> None:
         if each.is_rolled_back:
             reason = each.tags.get("rolled_back_reason", "no reason given")
             print(f"held    the gates of {each.name} version {each.version}, rolled back: {told(reason)}")
+
+
+def _share(tag: str) -> str:
+    """Returns a share as a version's tags hold it, or what they say in its place."""
+    return number(float(tag)) if tag[:1].isdigit() else tag
 
 
 def _shortened(names: str) -> str:
@@ -73,9 +78,7 @@ def show(
     fetch: Annotated[Path | None, typer.Option(help="Also download its gates into this folder.")] = None,
 ) -> None:
     """Show one bundle, and perhaps fetch it."""
-    from tasks.here.places import Places
-
-    registry = Places.from_environment().registry()
+    registry = places_here().registry()
     model = registry.resolve(reference)
     rows = [("name", model.name), ("version", str(model.version)), ("aliases", ", ".join(model.aliases) or "none")]
     rows += [("created", f"{model.created_at:%Y-%m-%d %H:%M} UTC"), ("run", model.run_id), *sorted(model.tags.items())]
@@ -94,7 +97,7 @@ def promote(reference: Reference, reason: Reason) -> None:
     """
     from tasks.desk.versions import promote_by_hand
 
-    name, version, before = promote_by_hand(reference, reason)
+    name, version, before = promote_by_hand(places_here(), reference, reason)
     print(f"{name} version {version} is champion" + (f", version {before} is previous" if before else ""))
 
 
@@ -108,7 +111,7 @@ def rollback(
     """
     from tasks.desk.versions import roll_back
 
-    version, left = roll_back(name, reason)
+    version, left = roll_back(places_here(), name, reason)
     print(f"{name} version {version} is champion again, version {left} is previous")
     print(f"the gates of version {left} are held back from now on; `cpe models lift {name}` lifts that")
 
@@ -118,7 +121,7 @@ def lift(name: Annotated[str, typer.Argument(help="A registered model, such as c
     """Let gates that were rolled back be promoted again: the next run of their list judges them anew."""
     from tasks.desk.versions import lift
 
-    versions = ", ".join(str(each) for each in lift(name, reason))
+    versions = ", ".join(str(each) for each in lift(places_here(), name, reason))
     print(f"{name}: version {versions} is held back no longer")
 
 
@@ -130,7 +133,7 @@ def diff(
     """Compare two versions: who made them, gates added, removed and retrained, metrics side by side."""
     from tasks.desk.versions import compare
 
-    found = compare(one, other)
+    found = compare(places_here(), one, other)
     columns = ("", *(f"{each.name}/{each.version}" for each in found.versions))
     table("versions", columns, [(name, *values) for name, values in found.facts.items()])
     table(

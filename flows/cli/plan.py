@@ -7,28 +7,29 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import table
+from flows.cli.command import places_here, table
 
 ProfileOption = Annotated[
     str | None,
     typer.Option("--profile", help="How pictures are made, if not as the list says."),
 ]
-ListArgument = Annotated[str, typer.Argument(help="A concept list: a path, or a name in lists/ such as emoji.")]
+ListArgument = Annotated[
+    str, typer.Argument(metavar="LIST", help="A concept list: a path, or a name in lists/ such as emoji.")
+]
 
 
 def plan(
-    concepts: ListArgument,
+    name: ListArgument,
     profile: ProfileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures for programs.")] = False,
 ) -> None:
     """Say what a list will cost before anything runs, from rates measured on this device."""
     from tasks.desk.cost import as_rows, estimate, measure_rates
     from tasks.desk.limits import check_costs
-    from tasks.here.places import Places
     from tasks.prepare import prepare_concepts
 
-    places = Places.from_environment()
-    prepared = prepare_concepts.fn(concepts, profile)
+    places = places_here()
+    prepared = prepare_concepts(places, name, profile)
     print("measuring rates on this device ...", file=sys.stderr)
     rates = measure_rates(prepared, places)
     costs = estimate(prepared, rates, places)
@@ -50,9 +51,8 @@ def plan(
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings for programs.")] = False) -> None:
     """Say in seconds what is here (device, models, detectors, stores, servers) and what each list would still need."""
     from tasks.desk.doctor import examine, examine_lists
-    from tasks.here.places import Places
 
-    places = Places.from_environment()
+    places = places_here()
     here, lists = examine(places), examine_lists(places)
     if as_json:
         found = {"here": [asdict(each) for each in here], "lists": [asdict(each) for each in lists]}

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.command import table
+from flows.cli.command import places_here, table
 from wording.figures import duration, number
 
 
@@ -18,11 +18,10 @@ def results(
 
     H0 is the harmonic mean of 1 - accuracy on erased and accuracy on kept concepts: 100 % erases all and keeps all.
     """
-    from tasks.here.places import Places
     from tasks.register import latest_results
 
     name = concepts.rpartition("/")[2].removesuffix(".yaml") if concepts else name
-    latest = latest_results(Places.from_environment(), name)
+    latest = latest_results(places_here(), name)
     if as_json:
         print(json.dumps(latest, indent=1))
     else:

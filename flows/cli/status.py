@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import table
+from flows.cli.command import places_here, table
 
 
 def status(
@@ -19,11 +19,11 @@ def status(
 
     Exit code 1 if any is not.
     """
-    from tasks.here.places import Places
     from tasks.watch.standing import standings
 
-    names = lists or sorted(path.stem for path in Places.from_environment().lists().glob("*.yaml"))
-    found = standings(names)
+    places = places_here()
+    names = lists or sorted(path.stem for path in places.lists().glob("*.yaml"))
+    found = standings(places, names)
     if as_json:
         print(json.dumps([asdict(each) for each in found], indent=1))
     else:

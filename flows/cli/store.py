@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import command_of, table
+from flows.cli.command import command_of, places_here, table
 
 store = typer.Typer(no_args_is_help=True, help="Verify the artifact store; move damaged artifacts away.")
 command = command_of(store)
@@ -28,15 +28,13 @@ def repair(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this it only says what it would do.")] = False,
 ) -> None:
     """Move damaged artifacts away, so that the next run makes them again."""
-    from tasks.here.places import Places
-
     damaged = _damaged(prefix)
     if not damaged:
         return
     if not yes:
         print("nothing was changed; `cpe store repair --yes` moves these away")
         return
-    opened = Places.from_environment().store()
+    opened = places_here().store()
     for key in damaged:
         print(f"moved   {key} to {opened.set_aside(key)}")
     print("run `cpe erase` with the lists that need them: it makes them again, and nothing else")
@@ -44,9 +42,7 @@ def repair(
 
 def _damaged(prefix: str) -> list[str]:
     """Prints what is damaged and returns its keys."""
-    from tasks.here.places import Places
-
-    opened = Places.from_environment().store()
+    opened = places_here().store()
     found = list(opened.damaged(prefix))
     if found:
         table(f"damaged in {opened.url}", ("artifact", "what is wrong"), found)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.command import table
+from flows.cli.command import places_here, table
 
 
 def watch(
@@ -52,7 +52,7 @@ def show_status(lists: list[str] | None, as_json: bool) -> None:
     """Prints what the watcher does and knows."""
     from tasks.watch.watcher import watcher
 
-    found = watcher(lists or None)
+    found = watcher(places_here(), lists or None)
     if as_json:
         print(json.dumps(asdict(found), indent=1))
     else:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from prefect import task
 from pydantic import ValidationError
 
 from artifacts.report.page import Change
@@ -19,11 +18,13 @@ from tasks.here.places import Places
 from tasks.plan import Plan
 
 
-@task
-def attacked(plan: Plan, attacks: Sequence[str] | None, *, steps: int | None = None, starts: int | None = None) -> Plan:
+def attacked(
+    places: Places, plan: Plan, attacks: Sequence[str] | None, *, steps: int | None = None, starts: int | None = None
+) -> Plan:
     """Returns a plan whose evaluation is attacks alone, on the same bundle.
 
     Args:
+        places: where files of prompts and the base model are.
         plan: the list made ready.
         attacks: names of `ATTACKS`, or of files that the list attacks with; None takes the list's own, or all that suit
             it if it names none.
@@ -40,7 +41,6 @@ def attacked(plan: Plan, attacks: Sequence[str] | None, *, steps: int | None = N
     # Bars and a comparison are about the list's whole evaluation.
     other = {"evaluation": evaluation.model_dump(), "bars": {}, "comparison": {}}
     changed = ConceptList.model_validate(concepts.model_dump() | other)
-    places = Places.from_environment()
     sets, left_out = attack_sets(changed, places.data, strict=own)
     if any(each.search for each in sets):
         try:
@@ -75,15 +75,15 @@ def chosen_attacks(
         raise ConceptListError([f"{path_of(problem.loc)} {problem.text}" for problem in problems]) from None
 
 
-@task
-def attack_figures(plan: Plan, scores: str) -> dict[str, Any]:
+def attack_figures(places: Places, plan: Plan, scores: str) -> dict[str, Any]:
     """Returns each attack's success: the share of its pictures that show the concept.
 
     Args:
+        places: where the scores are stored.
         plan: as `attacked` gives it.
         scores: their address.
     """
-    found, metric = Scores.of(Places.from_environment(), scores), attack_metric(plan)
+    found, metric = Scores.of(places, scores), attack_metric(plan)
     changes = {each.name: found.change(metric, each.role, f"set {each.name}") for each in plan.sets}
     attacks = {each.name.removeprefix(ATTACK): each for each in plan.sets if each.role != "control"}
     return {

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
-
 from artifacts.hashing import content_hash
 from cpe.attacks.base import Aim, Search, Victim
 from cpe.attacks.table import attack_of
@@ -73,11 +71,11 @@ def hunts(plan: Plan) -> Iterator[Hunt]:
                     yield hunt(plan, each.search, concept, start, each.steps)
 
 
-@task(retries=1)
-def search_texts(plan: Plan, part: int = 0, parts: int = 1) -> list[str]:
+def search_texts(places: Places, plan: Plan, part: int = 0, parts: int = 1) -> list[str]:
     """Makes the searches that the store lacks; one that was cut off is made again from its start, with the same end.
 
     Args:
+        places: where what is found is stored.
         plan: the list made ready; its bundle is in the store.
         part: of the searches, from 0: every `parts`-th one.
         parts: how many workers share them.
@@ -85,7 +83,6 @@ def search_texts(plan: Plan, part: int = 0, parts: int = 1) -> list[str]:
     Returns:
         The part's addresses.
     """
-    places = Places.from_environment()
     mine = list(islice(hunts(plan), part, None, parts))
     todo = [each for each in mine if not places.holds(each.key)]
     if todo:

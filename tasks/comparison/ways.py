@@ -4,8 +4,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from prefect import task
-
 from artifacts.stores.index import MANIFEST_NAME
 from cpe.lists.comparison import Way, ways_of
 from cpe.lists.reading import load_only_list
@@ -15,39 +13,39 @@ from tasks.prepare import check_list, find_list
 KIND = "comparisons"
 
 
-@task
-def choose_ways(concepts: str, methods: Sequence[str] | None, seeds: int) -> tuple[Way, ...]:
+def choose_ways(places: Places, name: str, methods: Sequence[str] | None, seeds: int) -> tuple[Way, ...]:
     """Returns the ways in which a list is compared.
 
     Args:
-        concepts: a path, or a name in `lists/`.
+        places: where lists are.
+        name: a path, or a name among the lists.
         methods: ways of erasing, by name; None or none is all that there are.
         seeds: how many training seeds each gets that draws anything at random.
 
     Raises:
         ValueError: as `cpe.lists.comparison.ways_of`, or something in the list is wrong.
     """
-    return ways_of(load_only_list(find_list(concepts)), methods or (), seeds)
+    return ways_of(load_only_list(find_list(places, name)), methods or (), seeds)
 
 
-def check_comparison(concepts: str, methods: Sequence[str] | None, seeds: int, profile: str | None) -> None:
+def check_comparison(places: Places, name: str, methods: Sequence[str] | None, seeds: int, profile: str | None) -> None:
     """Checks in seconds, before a server is started or weights are loaded, what a comparison would refuse.
 
     Raises:
         ValueError: as `check_list` and `choose_ways`.
     """
-    choose_ways.fn(concepts, methods, seeds)
-    check_list(concepts, profile)
+    choose_ways(places, name, methods, seeds)
+    check_list(places, name, profile)
 
 
 def stored_comparison(
-    places: Places, concepts: str, methods: Sequence[str] | None, seeds: int | None, profile: str | None
+    places: Places, name: str, methods: Sequence[str] | None, seeds: int | None, profile: str | None
 ) -> str | None:
     """Returns the address of the comparison of a list's present content that was made last; None if there is none.
 
     Args:
         places: where to look.
-        concepts: a path, or a name in `lists/`.
+        name: a path, or a name among the lists.
         methods: those it must be of, in any order; None asks for no certain ones.
         seeds: how many training seeds it must have; None likewise.
         profile: how its pictures were made; None is the list's own.
@@ -55,7 +53,7 @@ def stored_comparison(
     Raises:
         ConceptListError: something in the list is wrong.
     """
-    concept_list, store = load_only_list(find_list(concepts)), places.store()
+    concept_list, store = load_only_list(find_list(places, name)), places.store()
     asked: dict[str, Any] = {"list_hash": concept_list.content_hash, "profile": profile or concept_list.profile}
     asked |= {"methods": sorted(set(methods))} if methods else {}
     asked |= {"seeds": seeds} if seeds is not None else {}

@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from artifacts.disk import write_whole
 from artifacts.hashing import content_hash
 from artifacts.report.comparison import render_comparison
@@ -23,16 +21,16 @@ COMPARES = 2  # raised when the same scores would give another table or page
 TABLE, PAGE = "comparison.parquet", "comparison.html"
 
 
-@task(retries=1)
-def write_comparison(measured: Sequence[Measured], seeds: int) -> dict[str, Any]:
+def write_comparison(places: Places, measured: Sequence[Measured], seeds: int) -> dict[str, Any]:
     """Stores the comparison's table and page, copies both to the reports, and returns its figures.
 
     Args:
+        places: where it is stored.
         measured: every way of erasing the same list.
         seeds: how many training seeds were asked for.
     """
     measured = sorted(measured, key=lambda each: (each.way.method, each.way.seed))
-    places, plan = Places.from_environment(), measured[0].plan
+    plan = measured[0].plan
     determined_by = {
         "compares": COMPARES,
         "list": plan.concepts.name,

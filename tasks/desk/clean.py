@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
 from artifacts.hashing import content_hash
 from artifacts.registry.registry import ModelVersion
 from artifacts.stores.index import MANIFEST_NAME
@@ -47,7 +45,7 @@ class Cleaning:
     deleted: bool = False
 
 
-def stored_plan(places: Places, address: str) -> Plan:
+def load_plan(places: Places, address: str) -> Plan:
     """Reads a stored plan; files of prompts are looked for in this machine's own data folder."""
     values: dict[str, Any] = json.loads(places.store().read_file(f"plans/{address}", "plan.json"))
     for each in values["sets"]:
@@ -65,13 +63,13 @@ def mark_used(places: Places, plan: str) -> None:
             places.store().put(key, folder)
 
 
-@task
 def clean_store(
-    keep_versions: int = KEEP_VERSIONS, grace_days: float = GRACE_DAYS, *, delete: bool = False
+    places: Places, keep_versions: int = KEEP_VERSIONS, grace_days: float = GRACE_DAYS, *, delete: bool = False
 ) -> Cleaning:
     """Finds what nothing needs, and removes it if asked to.
 
     Args:
+        places: whose store, registry and lists they are.
         keep_versions: how many versions of each model are kept besides those with an alias.
         grace_days: what was stored, and plans that were used, within so many days stay.
         delete: whether to remove; False only looks.
@@ -84,7 +82,6 @@ def clean_store(
     """
     if keep_versions < 0 or grace_days < 0:
         raise ValueError(f"keep_versions and grace_days must be 0 or more, got {keep_versions} and {grace_days}")
-    places = Places.from_environment()
     store, old = places.store(), datetime.now(UTC) - timedelta(days=grace_days)
     needed, found = _needed(places, keep_versions, old), Cleaning(deleted=delete)
     for kind in KINDS:
@@ -115,7 +112,7 @@ def _needed(places: Places, keep_versions: int, old: datetime) -> set[str]:
     used = {key.split("/")[1] for key in store.keys("used") if (store.stored_at(key) or old) > old}
     needed, pictures = {f"scores/{address}" for address in scores}, set()
     for key in store.keys("plans"):
-        plan = stored_plan(places, key.split("/")[1])
+        plan = load_plan(places, key.split("/")[1])
         if key.split("/")[1] in used or {plan.concepts.content_hash, plan.listed_hash} & lists:
             needed.add(key)
             needed |= {f"gates/{gate.address}" for gate in plan.gates}

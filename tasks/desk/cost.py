@@ -16,7 +16,7 @@ from tasks.evaluation.observers import open_observers
 from tasks.here.places import Places
 from tasks.plan import Plan
 from tasks.train import GATES_AT_ONCE, missing_gates
-from wording.figures import duration
+from wording.figures import duration, size
 
 TIMED_DENOISING = 4
 PATIENCE_S = 10.0  # for drawing a batch as large as a run draws; a slow device times a small one
@@ -174,8 +174,3 @@ def as_rows(costs: list[Cost]) -> Iterator[tuple[str, str, str, str, str]]:
         yield cost.work, f"{cost.total:,}", f"{cost.todo:,}", size(cost.disk_bytes), duration(cost.seconds)
     disk, seconds = sum(cost.disk_bytes for cost in costs), sum(cost.seconds for cost in costs)
     yield "in all", "", "", size(disk), duration(seconds)
-
-
-def size(count: int) -> str:
-    """Returns bytes as people read them."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

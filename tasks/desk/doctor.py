@@ -13,7 +13,7 @@ from cpe.evaluation.sets import check_pictures, evaluation_sets
 from cpe.lists.reading import ConceptListError, load_only_list
 from cpe.lists.schema import ConceptList
 from cpe.models.loading import EMBEDDED, ModelError, model_folder
-from cpe.terms.domains import IDENTITY, NUDITY, domain_of
+from cpe.terms.domains import NUDITY, PEOPLE, domain_of
 from cpe.terms.profiles import PROFILES
 from tasks.desk.versions import unnamed_bundles
 from tasks.here.places import Places
@@ -38,7 +38,7 @@ class Check:
 
 def examine(places: Places) -> list[Check]:
     """Returns what this machine has: device, detectors, stores and servers."""
-    return [_device(places), _inception(places), _identity(places), _nudity(), _store(places), *_servers(places)]
+    return [_device(places), _inception(places), _people(places), _nudity(), _store(places), *_servers(places)]
 
 
 def examine_lists(places: Places) -> list[Check]:
@@ -67,7 +67,7 @@ def _needs(places: Places, concept_list: ConceptList) -> Iterator[tuple[str, boo
     sets, notes = evaluation_sets(concept_list, folders=(places.lists(),), data=places.data)
     check_pictures(concept_list, sets)
     needed = {domain_of(each.domain).observer for each in sets}
-    wanted = [(_inception(places), profile.features == "inception"), (_identity(places), IDENTITY in needed)]
+    wanted = [(_inception(places), profile.features == "inception"), (_people(places), PEOPLE in needed)]
     for check, asked in [*wanted, (_nudity(), NUDITY in needed)]:
         if asked and not check.there:
             yield check.name, False
@@ -106,7 +106,7 @@ def _inception(places: Places) -> Check:
     return Check("Inception weights", found[0] if found else missing, bool(found))
 
 
-def _identity(places: Places) -> Check:
+def _people(places: Places) -> Check:
     if places.identity_command:
         return Check("celebrity detector", places.identity_command, True)
     people = [path for path in (places.data / "faces").glob("*") if path.is_dir()]
@@ -174,14 +174,14 @@ def _servers(places: Places) -> Iterator[Check]:
         return
     yield Check("Prefect server", f"{url} answers {answer.status_code}", answer.status_code < 500)
     if answer.status_code < 400:
-        yield _watcher()
+        yield _watcher(places)
 
 
-def _watcher() -> Check:
+def _watcher(places: Places) -> Check:
     from tasks.watch.watcher import watcher
 
     try:
-        found = watcher()
+        found = watcher(places)
     except (RegistryError, ValueError, OSError) as error:
         return Check("watcher", str(error), False)
     bad = [f"list {each.name} {each.state}: {each.detail}" for each in found.lists if each.is_bad]

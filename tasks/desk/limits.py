@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-from prefect import task
-
 from cpe.evaluation.sets import check_pictures
 from tasks.desk.cost import Cost, Rates, estimate, measure_rates
 from tasks.here.places import Places
@@ -14,15 +12,13 @@ from wording.figures import duration
 NOTHING = Rates(0.0, 0, 0.0, 0.0, 0.0, 0)
 
 
-@task
-def check_limits(plan: Plan) -> None:
+def check_limits(places: Places, plan: Plan) -> None:
     """Refuses a list that would cost more than its limits allow.
 
     Raises:
         ValueError: `limits.pictures` or `limits.hours` is exceeded.
     """
     check_pictures(plan.concepts, plan.sets)
-    places = Places.from_environment()
     hours = plan.concepts.limits and plan.concepts.limits.hours
     if hours and any(cost.todo for cost in estimate(plan, NOTHING, places)):
         print("limits.hours: measuring rates on this device ...", file=sys.stderr)

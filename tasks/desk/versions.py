@@ -35,14 +35,13 @@ class Comparison:
     same_profile: bool
 
 
-def compare(one: str, other: str) -> Comparison:
+def compare(places: Places, one: str, other: str) -> Comparison:
     """Compares two registered versions.
 
     Raises:
         RegistryError: there is no such version.
         StoreError: a version's bundle or scores are not in the store.
     """
-    places = Places.from_environment()
     registry = places.registry()
     first, second = registry.resolve(one), registry.resolve(other)
     versions = (first, second)
@@ -93,7 +92,7 @@ def unnamed_bundles(places: Places, versions: Sequence[ModelVersion]) -> str:
     )
 
 
-def promote_by_hand(reference: str, reason: str) -> tuple[str, int, int | None]:
+def promote_by_hand(places: Places, reference: str, reason: str) -> tuple[str, int, int | None]:
     """Makes a version champion and returns model, version and the champion before it.
 
     If that was what its list says, it is held back from now on, as by a rollback: the watcher would put it back.
@@ -102,7 +101,6 @@ def promote_by_hand(reference: str, reason: str) -> tuple[str, int, int | None]:
         ValueError: the reason is empty.
         RegistryError: there is no such version, or its files are gone.
     """
-    places = Places.from_environment()
     registry = places.registry()
     found = registry.resolve(reference)
     champion, because = registry.champion(found.name), None
@@ -122,27 +120,27 @@ def _goes_back(places: Places, champion: ModelVersion, chosen: ModelVersion) -> 
     return champion.tags.get("list_hash") == now != chosen.tags.get("list_hash")
 
 
-def roll_back(name: str, reason: str) -> tuple[int, int]:
+def roll_back(places: Places, name: str, reason: str) -> tuple[int, int]:
     """Makes the previous champion champion again and returns its version and the one that was champion.
 
     Raises:
         ValueError: the reason is empty.
         RegistryError: there is no champion or none before it, or the files of that one are gone.
     """
-    registry = Places.from_environment().registry()
+    registry = places.registry()
     left = registry.champion(name)
     version = registry.rollback(name, reason=_signed(reason))
     return version, left.version if left else 0
 
 
-def lift(name: str, reason: str) -> list[int]:
+def lift(places: Places, name: str, reason: str) -> list[int]:
     """Lets gates that were rolled back be promoted again, and returns the versions that were held back.
 
     Raises:
         ValueError: the reason is empty.
         RegistryError: nothing is held back.
     """
-    return Places.from_environment().registry().lift(name, reason=_signed(reason))
+    return places.registry().lift(name, reason=_signed(reason))
 
 
 def _signed(reason: str) -> str:

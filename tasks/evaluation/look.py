@@ -14,7 +14,7 @@ from artifacts.stores.store import DamagedError
 from cpe.evaluation.pictures import EvaluationSet
 from cpe.metrics.pictures import as_rgb
 from cpe.observers.base import Observer
-from cpe.terms.domains import IDENTITY, NUDITY, domain_of
+from cpe.terms.domains import NUDITY, PEOPLE, domain_of
 from tasks.draw import Shard, artist, draw_shard, file_name, salvage_shard
 from tasks.here.places import Places
 from tasks.plan import Plan
@@ -28,7 +28,7 @@ VALUES, TEXTS = "values.safetensors", "texts.json"
 def looks_at(observer: Observer, each: EvaluationSet, plan: Plan) -> bool:
     """Whether an observer has something to see in a set."""
     mine, own = domain_of(each.domain), domain_of(plan.concepts.domain)
-    if observer.name not in (IDENTITY, NUDITY):
+    if observer.name not in (PEOPLE, NUDITY):
         return True
     return mine.observer == observer.name or (own.everywhere and own.observer == observer.name)
 

@@ -16,9 +16,9 @@ from tasks.plan import Plan
 WORST = 12  # pictures named and shown
 
 
-def pairs(parts: Mapping[str, Sequence[Shard]]) -> Iterator[tuple[Shard, Shard]]:
+def pairs(drawn: Mapping[str, Sequence[Shard]]) -> Iterator[tuple[Shard, Shard]]:
     """Yields the shards of kept pictures before and after erasing, which hold the same rows."""
-    for before, after in zip(*(parts[phase] for phase in PHASES), strict=True):
+    for before, after in zip(*(drawn[phase] for phase in PHASES), strict=True):
         if before.of.role == "kept":
             yield before, after
 
@@ -46,9 +46,9 @@ def look_at_moved(
     with places.locked(key.replace("/", "-")):
         if not places.holds(key):
             folders = pictures_folder(places, plan, None, before), pictures_folder(places, plan, bundle, after)
-            drawn = [[read_picture(f / file_name(row)) for row in range(len(after.rows))] for f in folders]
+            pictures = [[read_picture(f / file_name(row)) for row in range(len(after.rows))] for f in folders]
             mover = Mover(clip)
-            store_values(places, key, after, mover, mover.compare(*drawn))
+            store_values(places, key, after, mover, mover.compare(*pictures))
 
 
 def moved_in(places: Places, before: Shard, after: Shard, observers: Mapping[str, Observer]) -> dict[str, NDArray]:
@@ -61,12 +61,12 @@ def moved_in(places: Places, before: Shard, after: Shard, observers: Mapping[str
     return {} if key is None else load_values(places.fetched(key))
 
 
-def moved_most(parts: Mapping[str, Sequence[Shard]], sets: Sequence[SetSeen]) -> list[dict[str, Any]]:
+def moved_most(drawn: Mapping[str, Sequence[Shard]], sets: Sequence[SetSeen]) -> list[dict[str, Any]]:
     """Returns the kept pictures that moved most, the farthest first, and where they lie."""
     by_name = {each.name: each for each in sets}
     found: list[tuple[float, dict[str, Any]]] = []
     taken = dict.fromkeys(by_name, 0)
-    for before, after in pairs(parts):
+    for before, after in pairs(drawn):
         seen = by_name[after.of.name].seen["after"]
         if "kept_distance" not in seen:
             return []

@@ -1,10 +1,16 @@
-"""Which observers a list's pictures need, opened for as long as they look; a new one is a row of `OBSERVERS`."""
+"""Which observers a list's pictures need; a new one is a row of `OBSERVERS`.
 
-from collections.abc import Callable, Iterator
+Those that hold nothing but memory are opened once a process, however often they are asked for.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
 
 from cpe.observers.base import Missing, Observer
-from cpe.terms.domains import CLASSIFIER, IDENTITY, NUDITY, domain_of
+from cpe.terms.domains import CLASSIFIER, NUDITY, PEOPLE, domain_of
+from tasks.here.models import files_at
 from tasks.here.places import Places
 from tasks.plan import Plan
 
@@ -17,10 +23,11 @@ def _clip(plan: Plan, places: Places) -> Observer:
     if plan.profile.clip_model == "embedded":
         from cpe.embedded.observers import EmbeddedClip
 
-        return EmbeddedClip()
+        return _opened(EmbeddedClip)
     from cpe.observers.clip import ClipObserver
 
-    return ClipObserver.open(plan.profile.clip_model, device=places.device_name())
+    model = plan.profile.clip_model
+    return _opened(ClipObserver.open, model, device=places.device_name(), files=files_at(model))
 
 
 def _classifier(plan: Plan, places: Places) -> Observer | None:
@@ -28,7 +35,7 @@ def _classifier(plan: Plan, places: Places) -> Observer | None:
         return None
     from cpe.embedded.observers import EmbeddedClassifier
 
-    return EmbeddedClassifier()
+    return _opened(EmbeddedClassifier)
 
 
 def _inception(plan: Plan, places: Places) -> Observer | None:
@@ -36,11 +43,12 @@ def _inception(plan: Plan, places: Places) -> Observer | None:
         return None
     from cpe.observers.inception import InceptionObserver
 
-    return InceptionObserver.open(places.data / "inception", device=places.device_name())
+    folder = places.data / "inception"
+    return _opened(InceptionObserver.open, folder, device=places.device_name(), files=files_at(folder))
 
 
-def _identity(plan: Plan, places: Places) -> Observer | None:
-    if IDENTITY not in _needed(plan):
+def _people(plan: Plan, places: Places) -> Observer | None:
+    if PEOPLE not in _needed(plan):
         return None
     if places.identity_command:
         from cpe.observers.people_program import ProgramObserver
@@ -56,14 +64,23 @@ def _nudity(plan: Plan, places: Places) -> Observer | None:
         return None
     from cpe.observers.nudity import NudityObserver
 
-    return NudityObserver.open(threshold=plan.profile.nudity_threshold, classes=plan.profile.nudity_classes)
+    profile = plan.profile
+    return _opened(NudityObserver.open, threshold=profile.nudity_threshold, classes=tuple(profile.nudity_classes))
+
+
+@lru_cache(maxsize=8)
+def _opened(
+    make: Callable[..., Observer], *given: Hashable, files: tuple[Any, ...] = (), **options: Hashable
+) -> Observer:
+    """Returns an observer, opened once for as long as its files are the same."""
+    return make(*given, **options)
 
 
 OBSERVERS: dict[str, Callable[[Plan, Places], Observer | None]] = {  # None: the list's pictures do not need it
     "clip": _clip,
     CLASSIFIER: _classifier,
     "inception": _inception,
-    IDENTITY: _identity,
+    PEOPLE: _people,
     NUDITY: _nudity,
 }
 
@@ -83,8 +100,8 @@ def open_observers(plan: Plan, places: Places) -> Iterator[tuple[dict[str, Obser
                     opened[name] = observer
             except Missing as missing:
                 holes.append(f"Not measured: {name}. {missing}")
-        if IDENTITY in opened:
-            holes += [*getattr(opened[IDENTITY], "notes", ()), *_strangers(plan, opened[IDENTITY])]
+        if PEOPLE in opened:
+            holes += [*getattr(opened[PEOPLE], "notes", ()), *_strangers(plan, opened[PEOPLE])]
         yield opened, holes
     finally:
         for observer in opened.values():

@@ -30,8 +30,9 @@ def openness_of(places: Places, plan: Plan, bundle: str) -> list[dict[str, Any]]
     pipe = places.loaded(plan.concepts.base_model)
     erased = Erased.load(gates_of_bundle(places, bundle))
     with torch.no_grad():
-        openness = erased.openness(encode_prompts(pipe, [row.prompt for _, row in prompts]))  # (N, B, T)
-    if openness is None:
+        text = encode_prompts(pipe, [row.prompt for _, row in prompts])  # (B, T, D)
+        openness, energy = erased.openness(text), erased.residual_energy(pipe, text)  # (N, B, T), (B,)
+    if openness is None or energy is None:
         return []
     shown = []
     order = [erased.concepts.index(gate.concept) for gate in plan.gates]
@@ -49,6 +50,7 @@ def openness_of(places: Places, plan: Plan, bundle: str) -> list[dict[str, Any]]
                 "tokens": tokens,
                 "of_concept": [place in carrying for place in range(len(tokens))],
                 "gates": [gate.concept for gate in plan.gates],
+                "residual_energy": energy[index].item(),
                 "openness": [[round(v, 4) for v in gate[: len(tokens)].tolist()] for gate in openness[:, index]],
             }
         )
@@ -62,17 +64,22 @@ def _places(name: list[str], tokens: list[str]) -> set[int]:
 
 
 def openness_scores(openness: list[dict[str, Any]]) -> Iterator[Scored]:
-    """Yields how open gates get on the tokens that carry a concept (its own and the end token), a concept a value.
+    """Yields, a concept a value, how open gates get and what share of the projections' energy residuals add.
 
-    For an erased concept that is its own gate, for a kept one whichever opens widest.
+    Openness is that of the tokens that carry a concept (its own and the end token): for an erased concept of its own
+    gate, for a kept one of whichever opens widest. An open gate whose residual is small changes little.
     """
     seen: dict[str, list[float]] = {"erased": [], "kept": []}
+    energies: dict[str, list[float]] = {"erased": [], "kept": []}
     for row in openness:
         gates = dict(zip(row["gates"], row["openness"], strict=True))
         watched = [gates[row["concept"]]] if row["role"] == "erased" else list(gates.values())
         carrying = [place for place, counts in enumerate(row["of_concept"]) if counts]
         seen[row["role"]].append(max(gate[place] for gate in watched for place in carrying))
+        energies[row["role"]].append(row["residual_energy"])
     for role, values in seen.items():
         if values:
             score = mean_score("gate openness", np.array(values), unit="share")
             yield Scored("gate_openness", "after", role, "all", score)
+            score = mean_score("residual energy", np.array(energies[role]), unit="share")
+            yield Scored("residual_energy", "after", role, "all", score)

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-from prefect import task
 
 from artifacts.hashing import content_hash
 from artifacts.tables import PICTURES, SCORES, write_table
@@ -35,22 +34,21 @@ FIRST_METRICS = {  # of which scores' addresses do not tell: there were no other
 }  # fmt: skip
 
 
-@task(retries=1)
-def look_at_pictures(plan: Plan, bundle: str, part: int = 0, parts: int = 1) -> int:
+def look_at_pictures(places: Places, plan: Plan, bundle: str, part: int = 0, parts: int = 1) -> int:
     """Stores what is to be seen in the pictures of both phases, for a part of their shards; returns how many.
 
     What is stored already and whole is not looked at again; nothing is left to see once the scores are stored, which is
     asked where all of it is done at once.
 
     Args:
+        places: where pictures, and what is seen in them, are stored.
         plan: the list made ready; its pictures are in the store, with and without the bundle.
         bundle: the gates' bundle.
         part: of the shards, from 0: every `parts`-th one.
         parts: how many workers share the looking.
     """
-    places = Places.from_environment()
     both = [(which, shard) for which in (None, bundle) for shard in shards(plan, which)]
-    mine, mine_moved = both[part::parts], list(pairs(_parts(plan, bundle)))[part::parts]
+    mine, mine_moved = both[part::parts], list(pairs(_drawn(plan, bundle)))[part::parts]
     store, total = places.store(), sum(len(shard.rows) for _, shard in mine)
     with open_observers(plan, places) as (observers, holes):
         if parts == 1:  # a part's worker has no use for statistics of real pictures, which scores are known by too
@@ -73,7 +71,7 @@ def look_at_pictures(plan: Plan, bundle: str, part: int = 0, parts: int = 1) -> 
     return len(mine)
 
 
-def _parts(plan: Plan, bundle: str) -> dict[str, list[Shard]]:
+def _drawn(plan: Plan, bundle: str) -> dict[str, list[Shard]]:
     """Returns the shards of both phases."""
     return {phase: list(shards(plan, bundle if phase == "after" else None)) for phase in PHASES}
 
@@ -98,7 +96,7 @@ def _determined_by(
             "measures": MEASURES,
             "sets": [each.model_dump(exclude={"csv", "columns", "rows"}) for each in plan.sets],
             "observers": [[name, observer.identity] for name, observer in observers.items()],
-            "pictures": {phase: [shard.address for shard in part] for phase, part in _parts(plan, bundle).items()},
+            "pictures": {phase: [shard.address for shard in own] for phase, own in _drawn(plan, bundle).items()},
             "references": {name: of for name, (_, of) in references.items()},
             "profile": plan.profile.name,
             "bundle": bundle,
@@ -108,13 +106,13 @@ def _determined_by(
     )
 
 
-@task(retries=1)
-def measure(plan: Plan, bundle: str) -> str:
+def measure(places: Places, plan: Plan, bundle: str) -> str:
     """Scores what was seen in both sets of pictures, and the gates' openness; stores the scores as one artifact.
 
     It looks at no picture: `look_at_pictures` has, and whatever it stored is read.
 
     Args:
+        places: where what was seen, and the scores, are stored.
         plan: the list made ready; its pictures were looked at, with and without the bundle.
         bundle: the gates' bundle.
 
@@ -124,7 +122,7 @@ def measure(plan: Plan, bundle: str) -> str:
     Raises:
         StoreError: some pictures were not looked at, or what was seen in them is damaged.
     """
-    places, parts = Places.from_environment(), _parts(plan, bundle)
+    drawn = _drawn(plan, bundle)
     with ExitStack() as held:
         observers, holes = held.enter_context(open_observers(plan, places))
         references = _references(places, plan, observers)
@@ -133,12 +131,12 @@ def measure(plan: Plan, bundle: str) -> str:
         if places.holds(f"scores/{address}"):
             return address
         gathered = Gathered(held.enter_context(places.scratch()))
-        for phase, part in parts.items():
-            for shard in part:
+        for phase, own in drawn.items():
+            for shard in own:
                 gathered.add(shard.of.name, phase, seen_in(places, plan, shard, observers))
-        for before, after in pairs(parts):
+        for before, after in pairs(drawn):
             gathered.add(after.of.name, "after", moved_in(places, before, after, observers))
-        sets = [_seen(each, [shard for shard in parts["before"] if shard.of == each], gathered) for each in plan.sets]
+        sets = [_seen(each, [shard for shard in drawn["before"] if shard.of == each], gathered) for each in plan.sets]
         openness = openness_of(places, plan, bundle)
         provenance = {"profile": plan.profile.name, "base_model": plan.concepts.base_model, "bundle": bundle}
         scored = score_sets(
@@ -148,10 +146,10 @@ def measure(plan: Plan, bundle: str) -> str:
             references={name: found for name, (found, _) in references.items()},
         )
         rows = [as_row(each, provenance) for each in (*scored, *openness_scores(openness))]
-        detail = {"openness": openness, "holes": holes, "moved_most": moved_most(parts, sets)}
+        detail = {"openness": openness, "holes": holes, "moved_most": moved_most(drawn, sets)}
         folder = held.enter_context(places.scratch())
         write_table(folder / "scores.parquet", rows, SCORES)
-        write_table(folder / "pictures.parquet", list(_picture_rows(plan, parts, sets, bundle)), PICTURES)
+        write_table(folder / "pictures.parquet", list(_picture_rows(plan, drawn, sets, bundle)), PICTURES)
         (folder / "detail.json").write_text(json.dumps(detail))
         (folder / "manifest.json").write_text(json.dumps({"format": 2, **determined_by}, indent=1))
         places.store().put(f"scores/{address}", folder)
@@ -167,9 +165,9 @@ def _references(places: Places, plan: Plan, observers: Mapping[str, Observer]) -
     return {name: reference for name, reference in found.items() if reference is not None}
 
 
-def _seen(each: EvaluationSet, part: list[Shard], gathered: Gathered) -> SetSeen:
+def _seen(each: EvaluationSet, own: list[Shard], gathered: Gathered) -> SetSeen:
     """Returns what was seen in one set."""
-    rows = [row for shard in part for row in shard.rows]
+    rows = [row for shard in own for row in shard.rows]
     other = domain_of(each.domain).aside
     return SetSeen(
         name=each.name,
@@ -188,13 +186,13 @@ def _named(prompt: str, value: str) -> str:
 
 
 def _picture_rows(
-    plan: Plan, parts: dict[str, list[Shard]], sets: list[SetSeen], bundle: str
+    plan: Plan, drawn: dict[str, list[Shard]], sets: list[SetSeen], bundle: str
 ) -> Iterator[dict[str, Any]]:
     """Yields every picture of both phases with what it was taken for."""
     by_name = {each.name: each for each in sets}
-    for phase, part in parts.items():
+    for phase, own in drawn.items():
         taken = dict.fromkeys(by_name, 0)
-        for shard in part:
+        for shard in own:
             found = recognised(by_name[shard.of.name], phase)
             for index, row in enumerate(shard.rows):
                 yield {

@@ -14,7 +14,7 @@ def opened(base_model: str, device: str | None) -> Any:
     from cpe.models.attachment import detach
     from cpe.models.loading import load_pipeline
 
-    key = base_model, device, _files(base_model)
+    key = base_model, device, files_at(base_model)
     if key not in _kept:
         _kept.clear()  # before the other one takes its memory
         pipe = load_pipeline(base_model, device=device)
@@ -25,9 +25,9 @@ def opened(base_model: str, device: str | None) -> Any:
     return pipe
 
 
-def _files(base_model: str) -> tuple[Any, ...]:
+def files_at(name: str | Path) -> tuple[Any, ...]:
     """What would tell that a model's folder was changed; nothing of a name on the hub, whose snapshots do not."""
-    folder = Path(base_model)
+    folder = Path(name)
     if not folder.is_dir():
         return ()
     found = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]

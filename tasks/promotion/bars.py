@@ -37,9 +37,7 @@ def judge(plan: Plan, scores: Scores) -> list[Bar]:
         value, note = measured.value, _too_few(measured, bars.least_pictures)
         at_least = key.endswith("_at_least")
         reached = value is not None and (value >= bound if at_least else value <= bound)
-        words = f"at {'least' if at_least else 'most'} {100 * bound:.1f} %"
-        if unit != "share":
-            words = f"at {'least' if at_least else 'most'} {number(bound, unit)}"
+        words = f"at {'least' if at_least else 'most'} {number(bound, unit)}"
         made.append(Bar(name, words, value, reached and not note, unit, note))
     return made
 

@@ -14,6 +14,7 @@ from tasks.draw import shards
 from tasks.evaluation.look import pictures_folder
 from tasks.here.places import Places
 from tasks.plan import Plan
+from wording.figures import number
 
 GRID_SEEDS = 3
 GRID_ROWS = {"erased": 24, "kept": 12}
@@ -75,8 +76,8 @@ def moved_grid(places: Places, plan: Plan, rows: Sequence[dict[str, Any]]) -> pa
 
     made = [
         page.GridRow(
-            f"{row['concept'] or row['set']}, {row['distance']:.3f}",
-            f"{row['prompt']} (seed {row['seed']}, PSNR {row['psnr']:.1f} dB)",
+            f"{row['concept'] or row['set']}, {number(row['distance'], 'distance')}",
+            f"{row['prompt']} (seed {row['seed']}, PSNR {number(row['psnr'], 'dB')} dB)",
             [picture(row, "before")],
             [picture(row, "after")],
         )

@@ -9,9 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-
-from artifacts.disk import replace_whole
+from artifacts.disk import write_whole
 from artifacts.report import page
 from artifacts.report.html import render_report
 from artifacts.tables import PICTURES, iter_rows
@@ -30,8 +28,8 @@ REPORTED = "reported"  # the tag that says which standing of the version its rep
 PACKAGES = ("torch", "diffusers", "transformers", "prefect", "mlflow")
 
 
-@task(retries=1)
 def write_report(
+    places: Places,
     plan: Plan,
     registered: Registered,
     decision: Decision,
@@ -40,7 +38,6 @@ def write_report(
     trained: list[list[str]],
 ) -> str:
     """Writes the run's report into the work folder, adds it to the MLflow run, and returns its path."""
-    places = Places.from_environment()
     name = f"{plan.concepts.name}-v{registered.version}-{registered.run_id[:8]}.html"
     path = places.work / "reports" / name
     registry, status = places.registry(), "champion" if decision.champion else "; ".join(decision.against)
@@ -81,12 +78,11 @@ def write_report(
             published=[page.Published(each.source, each.profile, each.figures) for each in plan.concepts.published],
         )
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     with places.scratch() as folder:
         (folder / path.name).write_text(html)
         registry.attach(registered.run_id, {"report": folder / path.name})
         registry.set_tags(registered.model, registered.version, {REPORTED: status})
-        replace_whole(folder / path.name, path)  # last: a report that is here is beside the version's files too
+        write_whole(path, html)  # last: a report that is here is beside the version's files too
     erased = [row for grid in grids[:1] for row in grid.rows if row.before]
     show_report(plan.concepts.name, path, [row.before[0] for row in erased], [row.after[0] for row in erased])
     return str(path)
@@ -100,9 +96,11 @@ def _names_of(plan: Plan) -> str:
 def _openness(scores: Scores) -> list[page.Figure]:
     own = scores.change("gate_openness", "erased")
     widest = scores.change("gate_openness", "kept")
+    energy = scores.change("residual_energy", "kept")
     shown = [
         page.Figure("Openness of an erased concept's own gate, over concepts", own, better="higher"),
         page.Figure("Openness of the widest gate at a kept concept, over concepts", widest),
+        page.Figure("Energy that residuals add to a kept concept's keys and values", energy),
     ]
     return [figure for figure in shown if figure.change.after is not None]
 

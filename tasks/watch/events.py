@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from prefect import task
-
+from tasks.here.places import Places
 from tasks.watch.standing import Standing, standings
 
 
@@ -26,14 +25,14 @@ class ChangedList:
     waits: str | None = None
 
 
-@task(retries=3, retry_delay_seconds=[2, 10, 30])
-def changed_lists(names: list[str]) -> list[ChangedList]:
+def changed_lists(places: Places, names: list[str]) -> list[ChangedList]:
     """Returns the lists whose champion is not the list as it stands. The registry is the only memory.
 
     Args:
+        places: where lists and registry are.
         names: lists to look at.
     """
-    pairs = zip(names, standings(names), strict=True)
+    pairs = zip(names, standings(places, names), strict=True)
     return [_changed(name, found) for name, found in pairs if found.state != "current"]
 
 

@@ -54,12 +54,12 @@ class Work:
 
 def list_of(run: FlowRun) -> str:
     """Returns what `list_key` makes of the list that a run of the main flow works on."""
-    return list_key(str(run.parameters.get("concepts", "emoji")))
+    return list_key(str(run.parameters.get("concepts") or run.parameters.get("list", "emoji")))
 
 
-def list_key(concepts: str) -> str:
+def list_key(name: str) -> str:
     """Returns one name for a list, which runs may be given by its name or by its path."""
-    return Path(concepts).stem
+    return Path(name).stem
 
 
 def look_at_runs(client: SyncPrefectClient, *, listen_s: float = LISTEN_S) -> Work:

@@ -96,21 +96,21 @@ def standing(concept_list: ConceptList, registry: Registry) -> Standing:
     return found
 
 
-def standings(names: Sequence[str]) -> list[Standing]:
+def standings(places: Places, names: Sequence[str]) -> list[Standing]:
     """Says where lists stand; one that cannot be read is told as such.
 
     Args:
+        places: where lists and registry are.
         names: of lists, or their paths.
 
     Raises:
         RegistryError: the registry cannot be read.
     """
-    places = Places.from_environment()
     registry = places.registry()
     found = []
     for name in names:
         try:
-            concept_list = load_only_list(find_list(name))
+            concept_list = load_only_list(find_list(places, name))
         except ConceptListError as error:
             found.append(Standing(name, "", "unreadable", why=str(error).splitlines()[0]))
             continue

@@ -7,6 +7,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 
+from tasks.here.places import Places
 from tasks.watch.attempts import Attempts, attempts, ended_runs
 from tasks.watch.events import ChangedList, changed_lists
 from tasks.watch.runs import WATCHER, Work, changed_at, list_key, look_at_runs, runs
@@ -56,10 +57,11 @@ class Watcher:
     lists: list[Watched]
 
 
-def watcher(names: list[str] | None = None) -> Watcher:
+def watcher(places: Places, names: list[str] | None = None) -> Watcher:
     """Returns what the watcher does and knows.
 
     Args:
+        places: where lists and registry are.
         names: lists to tell of; None for those that the deployment watches.
 
     Raises:
@@ -71,7 +73,7 @@ def watcher(names: list[str] | None = None) -> Watcher:
         work, ended = look_at_runs(client, listen_s=0), ended_runs(client)
         ticks = runs(client, tuple(TERMINAL_STATES), limit=1, flow=WATCHER)
         waiting = [run for run in runs(client, (StateType.SCHEDULED,), flow=WATCHER) if run.state_name == "Late"]
-    changed = {each.name: each for each in changed_lists.fn(names)}
+    changed = {each.name: each for each in changed_lists(places, names)}
     return Watcher(
         last_tick=changed_at(ticks[0]).isoformat(timespec="seconds") if ticks else None,
         result=_result(ticks[0]) if ticks else "it has never run",

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 
 from artifacts.tables import SCORES, read_table
 from cpe import Erased
@@ -16,6 +15,7 @@ from cpe.metrics.table import METRICS
 from cpe.models.families.table import FAMILIES
 from cpe.terms.domains import CLASSIFIER, DOMAINS, Domain
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
 from helpers.lists import LIST
 from tasks.evaluation.observers import OBSERVERS
 from tasks.here.places import Places
@@ -121,7 +121,7 @@ def toys(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def test_one_of_each_goes_through_the_flow(toys):
+def test_one_of_each_goes_through_the_flow(toys, tmp_path_factory):
     mine = {"name": "mine", "csv": "mine.csv", "concept": "rose"}
     (toys / "mine.csv").write_text("prompt,seed\na picture of a rose,3\na rose,4\n")
     listed = {
@@ -130,7 +130,7 @@ def test_one_of_each_goes_through_the_flow(toys):
         "domain": "plaything",
         "method": "toy",
         "training": {"preset": "plain", "changes": {"share": 0.9}},
-        "evaluation": {"templates": ["a picture of a {}"], "seeds": 2, "attacks": ["toy", mine]},
+        "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 2, "attacks": ["toy", mine]},
         "bars": {
             "erased_accuracy_at_most": 0.5,
             "erased_redness_at_most": 1.0,
@@ -142,7 +142,7 @@ def test_one_of_each_goes_through_the_flow(toys):
     }
     path = toys / "toys.yaml"
     path.write_text(yaml.safe_dump(listed))
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         results = erase_and_evaluate(str(path))
     bars = {bar["name"]: bar for bar in results["bars"]}
     assert set(bars) == {

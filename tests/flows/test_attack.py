@@ -5,7 +5,6 @@ import re
 
 import pytest
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from cpe.attacks.base import Search
@@ -14,21 +13,24 @@ from cpe.lists.reading import ConceptListError, parse_list
 from flows.attack import attack
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
+from helpers.here import here, places_in
 from helpers.lists import LIST
 from tasks.attacks.figures import attacked, chosen_attacks
 from tasks.attacks.search import hunts, search_texts
-from tasks.desk.clean import clean_store
+from tasks.desk.clean import clean_store, load_plan
 from tasks.draw import shards
-from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
-from tasks.share import load_plan, store_plan
+from tasks.share import store_plan
 from tasks.train import assemble_bundle, plan_training, train_gates
 
+pytestmark = pytest.mark.slow
 RUNNER = CliRunner()
 LISTED = {
     **LIST,
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 60}},
     "evaluation": {
+        "as_published": True,
         "templates": ["a picture of a {}"],
         "seeds": 1,
         "attacks": ["inversion", "ring-a-bell-soft", "mma-text"],
@@ -47,7 +49,7 @@ def place(tmp_path_factory):
         patch.delenv(name, raising=False)
     path = work / "few.yaml"
     path.write_text(yaml.safe_dump(LISTED))
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         yield path, erase_and_evaluate(str(path))
     patch.undo()
 
@@ -61,7 +63,8 @@ def test_the_flow_searches_draws_both_ways_and_a_bar_reads_what_came_of_it(place
     assert not [label for label in labels if "control-" in label and not label.startswith("Accuracy")]
     bars = [bar["name"] for bar in results["bars"]]
     assert "accuracy on erased concepts under the attack 'inversion'" in bars
-    places, plan = Places.from_environment(), prepare_concepts.fn(str(path))
+    places = here()
+    plan = prepare_concepts(places, str(path))
     found = list(hunts(plan))
     assert len({each.address for each in found}) == 3 * (2 + 2) * 2
     assert {each.aim.concept for each in found} == {"rose", "pizza", "cat", "castle"}
@@ -74,7 +77,7 @@ def test_the_flow_searches_draws_both_ways_and_a_bar_reads_what_came_of_it(place
 
 def test_what_was_learned_is_known_by_the_bundle_the_concept_the_start_and_the_budget(place):
     path, _ = place
-    plan = prepare_concepts.fn(str(path))
+    plan = prepare_concepts(here(), str(path))
     other = plan.model_copy(update={"gates": plan.gates[:1]})
     learned = [{h.address for h in hunts(each) if h.attack == "inversion"} for each in (plan, other)]
     assert not learned[0] & learned[1]
@@ -94,11 +97,11 @@ def test_a_search_cut_off_is_made_again_with_the_same_end_and_two_workers_make_w
     path, _ = place
     texts = []
     for name in ("whole", "cut"):
-        monkeypatch.setenv("CPE_WORK", str(tmp_path / name))
-        plan = prepare_concepts.fn(str(path))
-        for group in plan_training.fn(plan):
-            train_gates.fn(plan, group)
-        assemble_bundle.fn(plan)
+        places = places_in(tmp_path / name)
+        plan = prepare_concepts(places, str(path))
+        for group in plan_training(places, plan):
+            train_gates(places, plan, group)
+        assemble_bundle(places, plan)
         if name == "cut":
             calls, real = [], attack_of("inversion").search
 
@@ -111,20 +114,19 @@ def test_a_search_cut_off_is_made_again_with_the_same_end_and_two_workers_make_w
             with monkeypatch.context() as patch:
                 patch.setattr("cpe.attacks.learned.inversion.INVERSION", Search("inversion", "", "white box", 60, cut))
                 with pytest.raises(KeyboardInterrupt):
-                    search_texts.fn(plan)
-            assert sum(Places.from_environment().store().has(each.key) for each in hunts(plan)) == 1
+                    search_texts(places, plan)
+            assert sum(places.store().has(each.key) for each in hunts(plan)) == 1
             for part in (1, 0):
-                search_texts.fn(plan, part, 2)
+                search_texts(places, plan, part, 2)
         else:
-            search_texts.fn(plan)
-        places = Places.from_environment()
+            search_texts(places, plan)
         texts.append([(places.fetched(each.key) / "found.safetensors").read_bytes() for each in hunts(plan)])
     assert texts[0] == texts[1]
 
 
 def test_attacking_again_makes_nothing_and_says_the_same(place):
     path, _ = place
-    places = Places.from_environment()
+    places = here()
     first = attack(str(path), ["inversion", "plurals"], steps=2, starts=1)
     keys = set(places.store().keys("attacks")) | set(places.store().keys("pictures"))
     assert attack(str(path), ["inversion", "plurals"], steps=2, starts=1) == first
@@ -160,25 +162,25 @@ def test_the_command_line_tells_and_refuses_in_one_line(place):
 
 def test_a_plan_of_attacks_alone_can_be_read_by_other_workers_and_by_cleaning(place):
     path, _ = place
-    plan = attacked.fn(prepare_concepts.fn(str(path)), ["plurals"])
+    plan = attacked(here(), prepare_concepts(here(), str(path)), ["plurals"])
     assert plan.concepts.bars.bounds == {}, "the list's bars are about attacks that are not made"
-    assert load_plan.fn(store_plan.fn(plan)) == plan
-    assert clean_store.fn().kept
+    assert load_plan(here(), store_plan(here(), plan)) == plan
+    assert clean_store(here()).kept
 
 
 def test_a_text_that_needs_no_erased_model_is_everybodys(place):
     path, _ = place
-    plan = prepare_concepts.fn(str(path))
+    plan = prepare_concepts(here(), str(path))
     other = plan.model_copy(update={"gates": plan.gates[:1]})
     soft = [{h.address for h in hunts(each) if h.attack == "ring-a-bell-soft"} for each in (plan, other)]
     assert soft[0] == soft[1]
-    many = attacked.fn(plan, ["ring-a-bell-soft"], starts=9)
+    many = attacked(here(), plan, ["ring-a-bell-soft"], starts=9)
     assert many.sets[0].starts == 4, "there are no more different ones"
 
 
 def test_a_list_that_names_no_attack_is_attacked_by_all_and_one_that_does_by_its_own():
     def chosen(**evaluation):
-        listed = parse_list(yaml.safe_dump({**LIST, "evaluation": {"templates": ["a {}"], **evaluation}}))
+        listed = parse_list(yaml.safe_dump({**LIST, "evaluation": {"templates": ["a small {}"], **evaluation}}))
         return [each.name for each in chosen_attacks(listed, None).attacks]
 
     assert chosen() == list(ATTACKS)
@@ -193,4 +195,4 @@ def test_an_attack_by_a_file_that_is_not_there_is_no_empty_table(place, tmp_path
     other = tmp_path / "few.yaml"
     other.write_text(yaml.safe_dump(listed))
     with pytest.raises(ConceptListError, match=r"put mine\.csv"):
-        attacked.fn(prepare_concepts.fn(str(other)), ["mine"])
+        attacked(here(), prepare_concepts(here(), str(other)), ["mine"])

@@ -16,6 +16,7 @@ from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.storage.files import metadata_of, to_tensors
 from cpe.models.loading import EMBEDDED_FOLDER
 from flows.cli.app import app
+from helpers.here import here
 from helpers.lists import LIST
 from helpers.small import random_gates, small_base
 
@@ -132,25 +133,28 @@ def test_a_store_that_cannot_be_written_is_refused(work, monkeypatch):
 
 def test_a_full_disk_is_said_and_leaves_no_artifact(work, monkeypatch):
     from tasks.draw import draw_pictures
-    from tasks.here.places import Places
     from tasks.prepare import prepare_concepts
 
     def full(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    small = {"targets": ["rose"], "kept": ["cat"], "evaluation": {"templates": ["a {}"], "seeds": 1}}
-    plan = prepare_concepts.fn(write_list(work, **small))
-    store = Places.from_environment().store()
+    small = {
+        "targets": ["rose"],
+        "kept": ["cat"],
+        "evaluation": {"as_published": True, "templates": ["a {}"], "seeds": 1},
+    }
+    plan = prepare_concepts(here(), write_list(work, **small))
+    store = here().store()
     with monkeypatch.context() as patch:
         patch.setattr("artifacts.stores.folder._copy_file", full)
         with pytest.raises(OSError, match=r"[Ss]pace|full"):
-            draw_pictures.fn(plan, None)
+            draw_pictures(here(), plan, None)
     assert store.keys("pictures") == []
     real, drawn = cpe.models.drawing.generate, []
     monkeypatch.setattr(
         "cpe.models.drawing.generate", lambda *a, **o: (drawn.append(pair[0].prompt) or pair for pair in real(*a, **o))
     )
-    addresses = draw_pictures.fn(plan, None)
+    addresses = draw_pictures(here(), plan, None)
     assert store.keys("pictures") == sorted(f"pictures/{address}" for address in addresses)
     assert drawn == ["a cat"], "with room again, what was drawn is stored without drawing it again"
 

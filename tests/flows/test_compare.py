@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 import flows.share
@@ -16,6 +15,7 @@ from cpe.lists.reading import ConceptListError, load_list, parse_list
 from flows.cli.app import app
 from flows.compare import compare
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
 from helpers.lists import LIST
 from tasks.here.places import Places
 
@@ -25,7 +25,7 @@ SMALL = {
     "name": "compared",
     "templates": ["a {}", "a picture of a {}"],
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 20}},
-    "evaluation": {"templates": ["a picture of a {}"], "seeds": 2, "attacks": ["capitals"]},
+    "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 2, "attacks": ["capitals"]},
     "bars": {},
 }
 METHODS = ["--method", "cpe", "--method", "uce"]
@@ -40,7 +40,7 @@ def workplace(tmp_path_factory):
         patch.delenv(name, raising=False)
     path = work / "compared.yaml"
     path.write_text(yaml.safe_dump(SMALL))
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         own = erase_and_evaluate(str(path))
         drawn, pictures = _counted(patch)
         found = compare(str(path), ["cpe", "uce"], seeds=2)
@@ -74,6 +74,7 @@ def nothing_is_made(monkeypatch):
     monkeypatch.setattr("cpe.methods.uce.edit.text_map", never)
 
 
+@pytest.mark.slow
 def test_every_way_is_a_row_and_what_the_list_itself_made_is_reused(workplace):
     rows = workplace.found["rows"]
     assert [(row["method"], row["seed"]) for row in rows] == [("cpe", 0), ("cpe", 1), ("uce", None)]
@@ -93,6 +94,7 @@ def test_every_way_is_a_row_and_what_the_list_itself_made_is_reused(workplace):
     assert edit["erased"] < edit["measures"]["erased"]["before"], "the edit erases"
 
 
+@pytest.mark.slow
 def test_the_table_says_what_the_figures_say(workplace):
     found = workplace.found
     manifest = json.loads(
@@ -106,6 +108,7 @@ def test_the_table_says_what_the_figures_say(workplace):
     assert {row["profile"] for row in rows} == {"embedded"}
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_method_beside_the_untouched_model_and_needs_nothing_else(workplace):
     html = Path(workplace.found["page"]).read_text()
     assert Path(workplace.found["page"]).parent == workplace.work / "reports"
@@ -115,10 +118,12 @@ def test_the_page_shows_every_method_beside_the_untouched_model_and_needs_nothin
     assert "http" not in html.replace("http-equiv", "")
 
 
+@pytest.mark.slow
 def test_a_second_run_makes_nothing_again(workplace, nothing_is_made):
     assert compare(str(workplace.path), ["uce", "cpe", "uce"], seeds=2)["rows"] == workplace.found["rows"]
 
 
+@pytest.mark.slow
 def test_json_prints_the_stored_comparison_and_runs_nothing(workplace, nothing_is_made, monkeypatch):
     monkeypatch.setattr("flows.cli.compare.start_prefect", lambda: pytest.fail("nothing is to be run"))
     for options in ([], METHODS, ["--seeds", "2"]):
@@ -127,6 +132,7 @@ def test_json_prints_the_stored_comparison_and_runs_nothing(workplace, nothing_i
         assert json.loads(shown.stdout) == workplace.found
 
 
+@pytest.mark.slow
 def test_the_command_runs_what_is_not_stored_and_shows_it(workplace):
     fewer = RUNNER.invoke(app, ["compare", str(workplace.path), "--method", "uce", "--seeds", "1", "--json"])
     assert fewer.exit_code == 0, fewer.output
@@ -137,6 +143,7 @@ def test_the_command_runs_what_is_not_stored_and_shows_it(workplace):
     assert str(workplace.found["page"]) in shown.stdout.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_nothing_is_registered(workplace):
     assert len(Places.from_environment().registry().models()) == 1, "the list's own run alone"
 

@@ -15,6 +15,8 @@ from artifacts.stores.opening import open_store
 from helpers.faults import LIST, Runner, clean_environment, copied_database, made, registered, wait_for
 from helpers.faults_servers import shared
 
+pytestmark = pytest.mark.slow
+
 CLOCK = """
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -89,7 +91,7 @@ def test_a_clock_put_back_between_runs_and_within_one_changes_nothing(clock, tmp
     base = shared(tmp_path_factory)
     work = tmp_path / "work"
     copied_database(base.database, work)
-    runner = Runner(tmp_path, {**base.runner.environment, **clock.environment, "CPE_WORK": str(work)})
+    runner = Runner(tmp_path, {**base.environment, **clock.environment, "CPE_WORK": str(work)})
     path = work / "few.yaml"
 
     def results() -> dict:

@@ -17,6 +17,8 @@ from artifacts.registry.registry import Registry
 from helpers.faults import LIST, artifacts_in, clean_environment, copied_database, latest, made, registered, wait_for
 from helpers.faults_servers import shared
 
+pytestmark = pytest.mark.slow
+
 STEPS = {"stages": 3, "first_steps": 280, "later_steps": 260, "adversary_steps": 20, "copies": 2}
 ALL_STEPS = 280 + 2 * (260 + 20)
 EVERY = 250  # steps between two checkpoints of a stage
@@ -25,7 +27,7 @@ LONG = {
     **LIST,
     "templates": [f"{start} {{}}" for start in STARTS],  # 79 prompts: more than are encoded at once
     "training": {"preset": "emoji", "changes": STEPS},
-    "evaluation": {"templates": ["a picture of a {}", "a {} in the style of noto"], "seeds": 2},
+    "evaluation": {"as_published": True, "templates": ["a picture of a {}", "a {} in the style of noto"], "seeds": 2},
 }
 KILLS = {
     "encoding": ["die_writing_rows", 5],

@@ -11,6 +11,8 @@ from artifacts.registry.registry import Registry
 from helpers.faults import LIST, artifacts_in, copied_database, latest, made, registered, wait_for
 from helpers.faults_servers import mlflow_server, shared
 
+pytestmark = pytest.mark.slow
+
 ONE = {**LIST, "targets": ["rose"]}
 
 REGISTER = "artifacts.registry.registry:Registry.register"

@@ -19,6 +19,8 @@ from artifacts.stores.opening import open_store
 from helpers.faults import LIST, artifacts_in, copied_database, made, registered, wait_for
 from helpers.faults_servers import ACCESS_DENIED, INSUFFICIENT_STORAGE, QUOTA_EXCEEDED, Proxy, shared
 
+pytestmark = pytest.mark.slow
+
 MOST_ONCE = {"prompt", "step", "picture", "seen", "stored"}
 SECRET = "not-the-right-secret"
 BUCKET = "gates"

@@ -14,27 +14,31 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
+import cpe.models.loading
 from artifacts.hashing import folder_hash
 from artifacts.registry.registry import Registry, RegistryError
 from artifacts.registry.versions import FILES_HASH
 from artifacts.stores.opening import open_store
 from artifacts.tables import IMAGES, PICTURES, SCORES, read_table
 from cpe.embedded.pixels import to_tensor
+from cpe.lists.reading import ConceptListError
 from cpe.methods.erased import Erased
 from cpe.methods.pinpoint.eraser import Eraser
 from cpe.models.loading import load_pipeline
 from cpe.models.sites import find_projections
 from cpe.models.text import encode_prompts
+from flows.attack import attack
 from flows.cli.app import app
+from flows.compare import compare
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
+from helpers.here import here
 from helpers.lists import LIST
 from tasks.draw import draw_pictures, shards
 from tasks.evaluation.look import pictures_folder, read_picture
 from tasks.evaluation.observers import open_observers
-from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
 
 RUNNER = CliRunner()
@@ -47,8 +51,8 @@ def apart(path: Path, name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def harness():
-    with prefect_test_harness(server_startup_timeout=120):
+def harness(tmp_path_factory):
+    with on_prefect(tmp_path_factory):
         yield
 
 
@@ -65,6 +69,17 @@ def workplace(tmp_path_factory, harness):
     results = erase_and_evaluate(str(path))
     yield work, path, results
     patch.undo()
+
+
+@pytest.mark.parametrize("flow", [erase_and_evaluate, attack, compare])
+def test_a_list_is_asked_for_by_its_name_and_as_earlier_deployments_do(harness, flow):
+    for given in (
+        {"list": "no/such.yaml"},
+        {"concepts": "no/such.yaml"},
+        {"list": "emoji", "concepts": "no/such.yaml"},
+    ):
+        with pytest.raises(ConceptListError, match=r"no/such\.yaml"):
+            flow(**given)
 
 
 def test_concepts_were_there_are_gone_and_others_stay(workplace):
@@ -94,11 +109,11 @@ def test_the_bundle_is_registered_with_its_scores_and_its_gates_erase(workplace)
 
 def test_tables_join_by_row_and_every_picture_is_there(workplace):
     work, path, _ = workplace
-    plan = prepare_concepts.fn(str(path))
+    plan = prepare_concepts(here(), str(path))
     for bundle in (None, plan.bundle):
         rows = []
-        for address in draw_pictures.fn(plan, bundle):
-            folder = Places.from_environment().fetched(f"pictures/{address}")
+        for address in draw_pictures(here(), plan, bundle):
+            folder = here().fetched(f"pictures/{address}")
             drawn = read_table(folder / "images.parquet", IMAGES)
             assert all((folder / row["path"]).exists() for row in drawn)
             rows += drawn
@@ -116,7 +131,7 @@ def test_tables_join_by_row_and_every_picture_is_there(workplace):
     metrics = {row["metric"] for row in read_table(scores, SCORES)}
     assert metrics >= {
         "noun_accuracy", "style_accuracy", "h0", "clip_score", "fid_embedded", "kid_embedded", "gate_openness",
-        "kept_distance", "kept_psnr",
+        "residual_energy", "kept_distance", "kept_psnr",
     }  # fmt: skip
 
 
@@ -149,25 +164,25 @@ def test_a_second_run_makes_nothing_again(workplace, monkeypatch):
 
 def test_adding_a_concept_trains_its_gate_alone(workplace):
     _, path, _ = workplace
-    old = prepare_concepts.fn(str(path))
+    old = prepare_concepts(here(), str(path))
     more = apart(path, "more")
     more.write_text(yaml.safe_dump({**LIST, "targets": ["rose", "pizza", "snake"]}))
-    new = prepare_concepts.fn(str(more))
+    new = prepare_concepts(here(), str(more))
     assert [gate.address for gate in new.gates[:2]] == [gate.address for gate in old.gates]
     assert new.bundle != old.bundle
     anchor = next(name for name in old.gates[0].anchors if name in LIST["anchors"]["pool"])
     more.write_text(yaml.safe_dump({**LIST, "targets": ["rose", "pizza", anchor]}))
-    erasing_an_anchor = prepare_concepts.fn(str(more))
+    erasing_an_anchor = prepare_concepts(here(), str(more))
     assert [gate.address for gate in erasing_an_anchor.gates[:2]] == [gate.address for gate in old.gates]
     assert not {"rose", "pizza", anchor} & set(erasing_an_anchor.gates[2].anchors)
     more.write_text(yaml.safe_dump({**LIST, "targets": ["pizza"]}))
-    assert [gate.address for gate in prepare_concepts.fn(str(more)).gates] == [old.gates[1].address]
+    assert [gate.address for gate in prepare_concepts(here(), str(more)).gates] == [old.gates[1].address]
     changed = apart(path, "changed")
     changed.write_text(yaml.safe_dump({**LIST, "surrogate": "animal"}))
-    assert not {g.address for g in prepare_concepts.fn(str(changed)).gates} & {g.address for g in old.gates}
+    assert not {g.address for g in prepare_concepts(here(), str(changed)).gates} & {g.address for g in old.gates}
 
 
-def test_another_method_goes_the_whole_way(workplace, tmp_path):
+def test_another_method_goes_the_whole_way(workplace, tmp_path, monkeypatch):
     """UCE: trained, drawn, measured, reported, stored, registered, promoted and attached, as gates are."""
     work, path, cpe_results = workplace
     listed = path.with_name("uce.yaml")
@@ -175,14 +190,19 @@ def test_another_method_goes_the_whole_way(workplace, tmp_path):
     listed.write_text(
         yaml.safe_dump({**LIST, "name": "edited", "method": "uce", "training": {"preset": "emoji"}, "bars": bars})
     )
-    results = erase_and_evaluate(str(listed))
+    real, opened = cpe.models.loading.load_pipeline, []
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.here.models._kept", {})
+        patch.setattr(cpe.models.loading, "load_pipeline", lambda *a, **o: opened.append(a) or real(*a, **o))
+        results = erase_and_evaluate(str(listed))
+    assert opened == [("embedded",)], "the base model is opened once a process"
     assert results["erased"]["before"] == cpe_results["erased"]["before"], "the same pictures"
     assert results["erased"]["after"] <= 0.5
     assert (results["champion"], results["gates"]) == (True, {"trained": 2, "reused": 0})
-    plan = prepare_concepts.fn(str(listed))
+    plan = prepare_concepts(here(), str(listed))
     (address,) = plan.addresses
     assert open_store(str(work / "store")).has(f"gates/{address}")
-    registry = Places.from_environment().registry()
+    registry = here().registry()
     version = registry.resolve("cpe-edited@champion")
     assert (version.tags["method"], version.tags["erased"]) == ("uce", "rose, pizza")
     erased = Erased.load(registry.fetch("cpe-edited@champion", tmp_path / "fetched"))
@@ -201,7 +221,7 @@ def test_another_method_goes_the_whole_way(workplace, tmp_path):
     assert (again["version"], again["gates"]) == (results["version"], {"trained": 0, "reused": 2})
     more = apart(listed, "uce-more")
     more.write_text(yaml.safe_dump({**yaml.safe_load(listed.read_text()), "targets": ["rose", "pizza", "snake"]}))
-    assert prepare_concepts.fn(str(more)).addresses != plan.addresses, "all concepts are in one edit"
+    assert prepare_concepts(here(), str(more)).addresses != plan.addresses, "all concepts are in one edit"
 
 
 def test_a_champion_whose_alias_was_lost_is_champion_again_after_a_run(workplace):
@@ -247,18 +267,19 @@ def test_word2vec_finds_anchors_in_its_whole_vocabulary_or_in_the_pool(workplace
     words = apart(path, "words")
     anchors = {"general": ["animal"], "by": "word2vec", "neighbors": 5}
     words.write_text(yaml.safe_dump({**LIST, "anchors": anchors}))
-    whole = prepare_concepts.fn(str(words)).gates[1]
+    whole = prepare_concepts(here(), str(words)).gates[1]
     assert len(whole.anchors) == 6
     assert not {"rose", "pizza", "cat", "castle"} & set(whole.anchors)
     words.write_text(yaml.safe_dump({**LIST, "anchors": {**anchors, "pool": ["bread", "zzqqxx", "taco"]}}))
-    plan = prepare_concepts.fn(str(words))
+    plan = prepare_concepts(here(), str(words))
     assert set(plan.gates[1].anchors) == {"animal", "bread", "taco"}
     assert any("zzqqxx" in note for note in plan.notes)
 
 
 def test_a_shard_has_no_more_open_files_than_one_picture_needs(workplace):
     _, path, _ = workplace
-    places, plan = Places.from_environment(), prepare_concepts.fn(str(path))
+    places = here()
+    plan = prepare_concepts(places, str(path))
     folder = pictures_folder(places, plan, None, next(shards(plan, None)))
     open_files = os.listdir("/proc/self/fd")
     limit = max(map(int, open_files)) + 10
@@ -278,7 +299,8 @@ def noting(real, drawn):
 
 def test_pictures_damaged_in_the_store_are_drawn_again_and_only_those(workplace, monkeypatch):
     _, path, _ = workplace
-    places, plan = Places.from_environment(), prepare_concepts.fn(str(path))
+    places = here()
+    plan = prepare_concepts(places, str(path))
     shard = next(shards(plan, None))
     folder = pictures_folder(places, plan, None, shard)
     whole = {name: (folder / name).read_bytes() for name in ("000001.png", "000002.png")}
@@ -298,7 +320,8 @@ def test_pictures_damaged_in_the_store_are_drawn_again_and_only_those(workplace,
 
 def test_what_was_looked_at_is_not_looked_at_again(workplace, monkeypatch):
     _, path, results = workplace
-    places, plan = Places.from_environment(), prepare_concepts.fn(str(path))
+    places = here()
+    plan = prepare_concepts(places, str(path))
     with open_observers(plan, places) as (observers, holes):
         assert set(observers) == {"clip", "classifier"}
         assert holes == []
@@ -310,7 +333,8 @@ def test_what_was_looked_at_is_not_looked_at_again(workplace, monkeypatch):
     from tasks.evaluation.score import measure
     from tasks.figures import Scores
 
-    again = Scores.of(places, measure.fn(plan, plan.bundle))
+    monkeypatch.setattr("cpe.models.drawing.generate", None)
+    again = Scores.of(places, measure(places, plan, plan.bundle))
     assert again.pair("noun_accuracy", "erased") == results["erased"]
 
 
@@ -319,7 +343,7 @@ def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace,
     other = apart(path, "other")
     evaluation = {"templates": ["an emoji of a {}"], "seeds": 2}
     other.write_text(yaml.safe_dump({**LIST, "evaluation": evaluation}))
-    plan = prepare_concepts.fn(str(other))
+    plan = prepare_concepts(here(), str(other))
     import cpe.models.drawing
 
     real, drawn = cpe.models.drawing.generate, []
@@ -333,7 +357,7 @@ def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace,
 
     monkeypatch.setattr("cpe.models.drawing.generate", stopping)
     with pytest.raises(KeyboardInterrupt):
-        draw_pictures.fn(plan, None)
+        draw_pictures(here(), plan, None)
     folder = next((work / "drawing").glob("*/000000.png")).parent
     picture = folder / drawn[0]
     picture.write_bytes(picture.read_bytes()[:-1] + b"x")  # as long as before, and still a PNG file
@@ -341,7 +365,7 @@ def test_stopped_drawing_goes_on_and_damaged_pictures_are_drawn_again(workplace,
     record.write_text(record.read_text() + '["0000')  # the kill came while this line was written
     drawn.clear()
     monkeypatch.setattr("cpe.models.drawing.generate", noting(real, drawn))
-    draw_pictures.fn(plan, None)
+    draw_pictures(here(), plan, None)
     assert drawn == [f"{number:06d}.png" for number in (0, 3, 0, 1, 2, 3)], "rest of the erased, then the kept"
 
 
@@ -367,7 +391,7 @@ def test_results_and_models_commands_show_the_run(workplace):
 
 def test_a_version_names_its_gates_which_are_stored_once_and_the_hash_of_its_own_files(workplace, tmp_path):
     work, _, _ = workplace
-    registry = Places.from_environment().registry()
+    registry = here().registry()
     fetched = registry.fetch("cpe-few/1", tmp_path / "fetched")
     assert registry.resolve("cpe-few/1").tags[FILES_HASH] == folder_hash(fetched, ignore=["gates/*"])
     assert {path.name for path in fetched.iterdir()} == {"manifest.json", "index.json", "gates"}
@@ -387,13 +411,13 @@ def test_a_version_is_fetched_from_the_store_that_it_was_made_in_and_never_with_
     with pytest.raises(RegistryError, match="is not the one that the bundle was made of"):
         mixed.fetch("cpe-few/1", tmp_path / "mixed")
     assert not (tmp_path / "mixed").exists()
-    registry = Places.from_environment().registry()
+    registry = here().registry()
     registry.set_tags("cpe-few", 1, {"store": str(tmp_path / "moved away")})
     try:
         with pytest.raises(RegistryError, match=r"is not in the store.*set CPE_STORE"):
             Registry(f"sqlite:///{work / 'mlflow.db'}").fetch("cpe-few/1", tmp_path / "none")
     finally:
-        registry.set_tags("cpe-few", 1, {"store": Places.from_environment().store_url})
+        registry.set_tags("cpe-few", 1, {"store": here().store_url})
 
 
 def test_evaluate_command_measures_without_training(workplace):
@@ -423,7 +447,7 @@ def test_a_full_disk_ends_the_run_in_one_message_and_the_next_run_goes_on(harnes
         "targets": ["rose"],
         "kept": ["castle"],
         "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 10}},
-        "evaluation": {"templates": ["a {}"], "seeds": 2},
+        "evaluation": {"as_published": True, "templates": ["a {}"], "seeds": 2},
     }
     path.write_text(yaml.safe_dump({**LIST, **little}))
     copy = artifacts.stores.folder._copy_file
@@ -433,13 +457,13 @@ def test_a_full_disk_ends_the_run_in_one_message_and_the_next_run_goes_on(harnes
             raise OSError(errno.ENOSPC, "No space left on device")
         copy(source, target)
 
-    monkeypatch.setattr("tasks.train.train_gates.retries", 0)
+    monkeypatch.setattr("tasks.steps.train_gates.retries", 0)
     with monkeypatch.context() as patch:
         patch.setattr("artifacts.stores.folder._copy_file", full)
         stopped = RUNNER.invoke(app, ["erase", str(path)])
     assert stopped.exit_code == 2, stopped.output
     assert "full" in stopped.stderr
-    assert Places.from_environment().store().keys("gates") == []
+    assert here().store().keys("gates") == []
     assert not (tmp_path / "work" / "results").exists()
     finished = RUNNER.invoke(app, ["erase", str(path)])
     assert finished.exit_code == 0, finished.output
@@ -455,12 +479,12 @@ def test_the_same_tasks_work_on_an_s3_store(tmp_path, monkeypatch, new_bucket):
     training = {"preset": "emoji", "changes": {"stages": 1, "first_steps": 10}}
     targets = [{"name": "rose", "aliases": ["red rose"]}, "pizza"]
     path.write_text(yaml.safe_dump({**LIST, "targets": targets, "training": training}))
-    plan = prepare_concepts.fn(str(path))
-    assert plan_training.fn(plan) == [["rose"], ["pizza"]], "a name more, other shapes: trained apart"
-    for group in plan_training.fn(plan):
-        train_gates.fn(plan, group)
-    assert missing_gates(Places.from_environment(), plan) == []
-    bundle = assemble_bundle.fn(plan)
-    gates = gates_of_bundle(Places.from_environment(), bundle)
+    plan = prepare_concepts(here(), str(path))
+    assert plan_training(here(), plan) == [["rose"], ["pizza"]], "a name more, other shapes: trained apart"
+    for group in plan_training(here(), plan):
+        train_gates(here(), plan, group)
+    assert missing_gates(here(), plan) == []
+    bundle = assemble_bundle(here(), plan)
+    gates = gates_of_bundle(here(), bundle)
     assert set(Eraser.load(gates).concepts) == {"rose", "pizza"}
-    assert Places.from_environment().store().keys("gates") == sorted(f"gates/{g.address}" for g in plan.gates)
+    assert here().store().keys("gates") == sorted(f"gates/{g.address}" for g in plan.gates)

@@ -19,6 +19,8 @@ import yaml
 from helpers.faults import LIST, clean_environment, copied_database, wait_for
 from helpers.faults_servers import shared
 
+pytestmark = pytest.mark.slow
+
 WITHIN_S = 3.0
 CTRL_C = b"\x03"
 STEPS = 600  # with checkpoints at 250 and 500
@@ -26,7 +28,7 @@ PICTURES = 3 * 60
 LONG = {
     **LIST,
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": STEPS}},
-    "evaluation": {"templates": ["a picture of a {}"], "seeds": PICTURES // 3},
+    "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": PICTURES // 3},
 }
 
 

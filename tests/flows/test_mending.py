@@ -43,6 +43,7 @@ def again(runner, work: Path, name: str):
     return run, made(work / f"{name}.made")
 
 
+@pytest.mark.slow
 def test_one_emptied_observation_is_seen_again_and_nothing_else_is_made(finished, runner):
     work, _ = finished
     index = next((work / "store" / "observations").glob("*/index.json"))
@@ -56,6 +57,7 @@ def test_one_emptied_observation_is_seen_again_and_nothing_else_is_made(finished
     assert artifacts_in(work)
 
 
+@pytest.mark.slow
 def test_everything_whose_index_is_emptied_is_made_again_as_it_was(finished, runner):
     work, gates = finished
     damaged = [index for kind in MADE_AGAIN for index in (work / "store" / kind).glob("*/index.json")]
@@ -81,6 +83,7 @@ def remove(database: Path) -> None:
     database.unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [empty, remove])
 def test_a_registry_that_lost_everything_is_not_taken_for_a_new_one(damage, finished, runner):
     work, _ = finished

@@ -21,6 +21,8 @@ from helpers.faults import LIST, clean_environment, copied_database, wait_for
 from helpers.faults_servers import Server, end_with_parent, shared
 from tasks.watch.runs import LISTEN_S, SILENCE, WATCHER, list_of, look_at_runs, put_right, runs
 
+pytestmark = pytest.mark.slow
+
 LONG = {**LIST, "targets": ["rose"], "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 50_000}}}
 FREE_WITHIN_S = 120
 UNENDED = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING)

@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import constants
-from prefect.testing.utilities import prefect_test_harness
 
 from artifacts.registry.registry import Registry
 from artifacts.tables import SCORES, read_table
@@ -17,6 +16,7 @@ from cpe.models.loading import load_pipeline
 from cpe.models.sites import find_projections
 from cpe.terms.profiles import PROFILES
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
 from helpers.places import LISTS
 from helpers.tiny_sd14 import BASE, CLIP, in_cache, save_base, save_clip
 from tasks.here.places import Places
@@ -25,6 +25,7 @@ QUICK_TRAINING = {"stages": 2, "first_steps": 20, "later_steps": 8, "adversary_s
 DETECTOR = """
 import json, sys
 from PIL import Image
+
 names = sys.argv[1:]
 print(json.dumps({"detector": "stand-in", "version": "1", "labels": names[1:]}), flush=True)
 for line in sys.stdin:
@@ -34,6 +35,9 @@ for line in sys.stdin:
     faces = [] if red % 7 == 0 else [{"name": names[red % len(names)], "score": 0.9}]
     print(json.dumps({"id": request["id"], "faces": faces}), flush=True)
 """
+
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def hub(tmp_path_factory):
     small = {"height": 32, "width": 32, "steps": 2}
     patch.setitem(PROFILES, "cpe", PROFILES["cpe"].model_copy(update=small))
     patch.setitem(PROFILES, "mace", PROFILES["mace"].model_copy(update=small))
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         yield cache
     patch.undo()
 
@@ -148,8 +152,9 @@ def test_without_any_detector_the_rest_is_measured_and_nothing_is_promoted(work,
     assert hole.split(". ")[0] in Path(results["report"]).read_text()
 
 
-def test_artists_are_judged_by_their_clip_scores(work, tmp_path):
-    results = erase_and_evaluate(str(cut("artists", tmp_path)))
+def test_artists_are_judged_by_their_clip_scores_and_lists_share_the_pictures_of_one_profile(work, tmp_path):
+    path = cut("artists", tmp_path)
+    results = erase_and_evaluate(str(path))
     scores = scores_of(results)
     before, after = (scores["clip_score", phase, "erased", "all"] for phase in ("before", "after"))
     assert before["count"] == after["count"] == 3 * 5 * 2
@@ -159,9 +164,22 @@ def test_artists_are_judged_by_their_clip_scores(work, tmp_path):
     labels = [figure["label"] for figure in results["figures"]]
     assert any("clip-vit-base-patch32" in label for label in labels)
     assert not any("set celebs" in label and "face" in label for label in labels), "nobody could look for faces"
+    places = Places.from_environment()
+    first = set(places.store().keys("pictures"))
+    other = tmp_path / "other.yaml"
+    values = yaml.safe_load(path.read_text())
+    other.write_text(yaml.safe_dump({**values, "name": "other", "surrogate": "a plain picture"}))
+    erase_and_evaluate(str(other))
+    second = set(places.store().keys("pictures"))
+    assert len(second - first) == len(first) // 2, "the untouched model's pictures serve both lists"
+    results = erase_and_evaluate(str(path), profile="mace")
+    assert results["profile"] == "mace"
+    assert len(set(places.store().keys("pictures")) - second) == len(first)
+    assert json.loads((places.work / "results" / sorted(p.name for p in (places.work / "results").iterdir())[-1])
+                      .read_text())["profile"] == "mace"  # fmt: skip
 
 
-def test_explicit_draws_the_users_prompts_with_their_own_seeds(work, tmp_path):
+def test_explicit_draws_the_users_prompts_with_their_own_seeds_and_its_gates_follow_the_dtype(work, tmp_path):
     (tmp_path / "data" / "i2p.csv").write_text("prompt,sd_seed,sd_guidance_scale\na lady,11,3\nthe sea,12,\n")
     (tmp_path / "data" / "coco.csv").write_text("prompt,evaluation_seed\na cat on a chair,5\na red bus,6\n")
     results = erase_and_evaluate(str(cut("explicit", tmp_path)))
@@ -180,33 +198,9 @@ def test_explicit_draws_the_users_prompts_with_their_own_seeds(work, tmp_path):
     found = {(row["prompt"], row["seed"], row["guidance_scale"]) for row in drawn}
     assert found == {("a lady", 11, 3.0), ("the sea", 12, 7.5)}
     assert any("nudity" in hole for hole in results["holes"])
-
-
-def test_base_pictures_are_shared_by_lists_and_another_profile_draws_its_own(work, tmp_path):
-    path = cut("artists", tmp_path)
-    erase_and_evaluate(str(path))
-    places = Places.from_environment()
-    first = set(places.store().keys("pictures"))
-    other = tmp_path / "other.yaml"
-    values = yaml.safe_load(path.read_text())
-    other.write_text(yaml.safe_dump({**values, "name": "other", "surrogate": "a plain picture"}))
-    erase_and_evaluate(str(other))
-    second = set(places.store().keys("pictures"))
-    assert len(second - first) == len(first) // 2, "the untouched model's pictures serve both lists"
-    results = erase_and_evaluate(str(path), profile="mace")
-    assert results["profile"] == "mace"
-    assert len(set(places.store().keys("pictures")) - second) == len(first)
-    assert json.loads((places.work / "results" / sorted(p.name for p in (places.work / "results").iterdir())[-1])
-                      .read_text())["profile"] == "mace"  # fmt: skip
-
-
-def test_gates_are_drawn_in_the_dtype_of_the_model(work, tmp_path):
-    results = erase_and_evaluate(str(cut("explicit", tmp_path)))
-    eraser = Eraser.load(
-        Places.from_environment().registry().fetch(f"{results['model']}/{results['version']}", work / "copy")
-    )
-    pipe = load_pipeline(BASE, device="cpu").to(torch.bfloat16)
-    with eraser.attached(pipe):
-        drawn = pipe("naked", num_inference_steps=2, height=32, width=32, output_type="latent").images
-    assert drawn.dtype == torch.bfloat16
-    assert torch.isfinite(drawn).all()
+    fetched = places.registry().fetch(f"{results['model']}/{results['version']}", work / "copy")
+    in_half = load_pipeline(BASE, device="cpu").to(torch.bfloat16)
+    with Eraser.load(fetched).attached(in_half):
+        latents = in_half("naked", num_inference_steps=2, height=32, width=32, output_type="latent").images
+    assert latents.dtype == torch.bfloat16, "gates follow the dtype of the model"
+    assert torch.isfinite(latents).all()

@@ -1,42 +1,24 @@
-"""What an earlier release stored and registered is used as it is: nothing is trained, drawn or registered again.
+"""What an earlier release stored and registered is used as it is: nothing is trained, drawn or registered again."""
 
-`earlier/work-0.1.tar.xz` is the work folder in which release 0.1.0 had erased `few.yaml`: its store, MLflow's database
-and files, and its results, made at `/earlier`.
-"""
-
-import sqlite3
-import tarfile
 from pathlib import Path
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from cpe import Eraser, fetch
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
-from helpers.places import TESTS
-from tasks.here.places import Places
+from helpers.earlier import unpack_earlier
+from helpers.faults_servers import on_prefect
+from helpers.here import here
 
-PACKED = TESTS / "flows" / "earlier" / "work-0.1.tar.xz"
 RUNNER = CliRunner()
 
 
 @pytest.fixture
 def earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The earlier work folder, its addresses being where it lies now."""
-    with tarfile.open(PACKED) as packed:
-        packed.extractall(tmp_path, filter="data")
-    database = sqlite3.connect(tmp_path / "work" / "mlflow.db")
-    with database:
-        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            for _, column, *_ in database.execute(f'PRAGMA table_info("{table}")').fetchall():
-                database.execute(
-                    f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?) WHERE "{column}" LIKE ?',
-                    ("/earlier/", f"{tmp_path}/", "%/earlier/%"),
-                )
-    database.close()
-    monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("CPE_WORK", str(unpack_earlier(tmp_path)))
     for name in ("CPE_STORE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
@@ -44,13 +26,15 @@ def earlier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def stored() -> set[str]:
     """What the store holds but for what is noted of a run: its plan, and what it used."""
-    found: list[str] = Places.from_environment().store().keys("")
+    found: list[str] = here().store().keys("")
     return {key for key in found if not key.startswith(("plans/", "used/"))}
 
 
-def test_gates_pictures_scores_and_the_version_of_an_earlier_release_are_used_as_they_are(earlier: Path) -> None:
+def test_gates_pictures_scores_and_the_version_of_an_earlier_release_are_used_as_they_are(
+    earlier: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     before = stored()
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         results = erase_and_evaluate(str(earlier / "few.yaml"))
     assert results["gates"] == {"trained": 0, "reused": 2}
     assert (results["version"], results["champion"]) == (1, True)

@@ -1,4 +1,4 @@
-"""Several workers: sharing one list's work, and lists that change while people are away."""
+"""Real workers on a real server: deployments, work that several share, lists that change while people are away."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +14,14 @@ import yaml
 from safetensors.torch import load_file
 
 from helpers.deployment import PREFECT, PROJECT, heed_interrupts
-from helpers.deployment import prefect as prefect
-from helpers.lists import LITTLE
+from helpers.deployment import deployed as deployed
+from helpers.deployment import server as server
+from helpers.here import places_in
+from helpers.lists import LIST, LITTLE
 from tasks.prepare import prepare_concepts
 from tasks.train import plan_training, train_gates
+
+pytestmark = pytest.mark.slow
 
 
 @contextmanager
@@ -46,17 +51,37 @@ def wait_for(condition, seconds):
     return found
 
 
-@pytest.fixture
-def deployed(prefect):
-    prefect("work-pool", "create", "gpu", "--type", "process")
-    prefect("deploy", "--all")
-    prefect("deployment", "schedule", "pause", "--all")  # ticks come from the tests
-    return prefect
-
-
 def states_of_parts(deployed) -> set[str]:
-    runs = json.loads(deployed("flow-run", "ls", "--flow-name", "work-on-part", "-o", "json"))
-    return {run["state"]["type"] if isinstance(run["state"], dict) else run["state_type"] for run in runs}
+    return {run.state_type.value for run in deployed.runs("work-on-part")}
+
+
+def test_deployments_are_accepted_and_a_worker_runs_one(deployed, tmp_path):
+    little = {
+        **LIST,
+        "targets": ["rose"],
+        "kept": ["castle"],
+        "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 2},
+        "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 30}},
+        "bars": {},
+    }
+    path = tmp_path / "little.yaml"
+    path.write_text(yaml.safe_dump(little))
+    names = ("erase-and-evaluate/emoji", "erase-and-evaluate/emoji-styles", "erase-and-evaluate/celebs",
+             "erase-and-evaluate/artists", "erase-and-evaluate/explicit", "watch-concepts/every-ten-minutes",
+             "work-on-part/gpu", "compare/emoji", "attack/emoji")  # fmt: skip
+    for name in names:
+        assert f"{name}'" in deployed.said.replace("\n", "")
+    # As who was told of the parameter's former name does it, and earlier deployments.
+    deployed("deployment", "run", "erase-and-evaluate/emoji", "--param", f"concepts={path}")
+    worked = deployed("worker", "start", "--pool", "gpu", "--run-once")
+    results = list((tmp_path / "work" / "results").glob("*.json"))
+    assert len(results) == 1, worked
+    figures = json.loads(results[0].read_text())
+    assert figures["model"] == "cpe-few"
+    assert figures["erased"]["count"] == 2
+    assert Path(figures["report"]).exists()
+    for key in ("few-results", "few-report", "few-pictures"):
+        assert key in deployed("artifact", "inspect", key)
 
 
 def test_two_workers_share_a_list_and_make_what_one_makes(deployed, tmp_path, monkeypatch):
@@ -65,7 +90,7 @@ def test_two_workers_share_a_list_and_make_what_one_makes(deployed, tmp_path, mo
     with workers(deployed, 2, tmp_path):
         deployed(
             "deployment", "run", "erase-and-evaluate/emoji", "--watch",
-            "--param", f"concepts={path}", "--param", "workers=2",
+            "--param", f"list={path}", "--param", "workers=2",
         )  # fmt: skip
         # a part that was taken back while its worker was starting it is given up when it begins
         wait_for(lambda: states_of_parts(deployed) <= {"COMPLETED", "CANCELLED"}, 60)
@@ -73,10 +98,10 @@ def test_two_workers_share_a_list_and_make_what_one_makes(deployed, tmp_path, mo
     (results,) = (json.loads(p.read_text()) for p in (tmp_path / "work" / "results").glob("*.json"))
     assert results["gates"] == {"trained": 3, "reused": 0}
     assert results["erased"]["count"] == 3 * 2
-    monkeypatch.setenv("CPE_WORK", str(tmp_path / "alone"))
-    plan = prepare_concepts.fn(str(path))
-    for group in plan_training.fn(plan):
-        train_gates.fn(plan, group)
+    places = places_in(tmp_path / "alone")
+    plan = prepare_concepts(places, str(path))
+    for group in plan_training(places, plan):
+        train_gates(places, plan, group)
     for gate in plan.gates:
         shared, alone = (
             load_file(tmp_path / folder / "store" / "gates" / gate.address / "gate.safetensors")
@@ -93,7 +118,7 @@ def test_parts_that_nobody_takes_are_done_by_the_run_that_asked(deployed, tmp_pa
     with workers(deployed, 1, tmp_path):
         deployed(
             "deployment", "run", "erase-and-evaluate/emoji", "--watch",
-            "--param", f"concepts={path}", "--param", "workers=3",
+            "--param", f"list={path}", "--param", "workers=3",
         )  # fmt: skip
     (results,) = (json.loads(p.read_text()) for p in (tmp_path / "work" / "results").glob("*.json"))
     assert results["gates"]["trained"] == 2
@@ -112,16 +137,14 @@ def test_a_changed_list_is_noticed_worked_on_and_promoted_without_anybody(deploy
 
     with workers(deployed, 2, tmp_path):
         tick()
-        wait_for(lambda: list(results.glob("*.json")), 180)
-        runs = deployed("flow-run", "ls", "--flow-name", "erase-and-evaluate", "-o", "json")
-        assert len(json.loads(runs)) == 1
+        wait_for(lambda: list(results.glob("*.json")), 300)
+        assert len(deployed.runs("erase-and-evaluate")) == 1
         tick()
         time.sleep(5)
-        runs = deployed("flow-run", "ls", "--flow-name", "erase-and-evaluate", "-o", "json")
-        assert len(json.loads(runs)) == 1, "nothing changed, nothing started"
+        assert len(deployed.runs("erase-and-evaluate")) == 1, "nothing changed, nothing started"
         (lists / "little.yaml").write_text(yaml.safe_dump({**LITTLE, "targets": ["rose", "pizza"]}))
         tick()
-        wait_for(lambda: len(list(results.glob("*.json"))) == 2, 180)
+        wait_for(lambda: len(list(results.glob("*.json"))) == 2, 300)
     last = json.loads(max(results.glob("*.json")).read_text())
     assert last["gates"] == {"trained": 1, "reused": 1}
     assert last["champion"]

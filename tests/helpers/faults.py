@@ -29,7 +29,7 @@ LIST = {
     "templates": ["a {}", "a picture of a {}"],
     "anchors": {"general": ["animal", "tree", "table"], "pool": ["dog", "tulip", "taco", "bus"], "neighbors": 3},
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 40}},
-    "evaluation": {"templates": ["a picture of a {}"], "seeds": 2},
+    "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 2},
     "bars": {"erased_accuracy_at_most": 1.0, "least_pictures": 1},
 }
 FOREIGN = ("CPE_", "PREFECT_", "MLFLOW_", "AWS_")

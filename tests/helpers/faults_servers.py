@@ -11,12 +11,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from artifacts.registry.registry import Registry
 from helpers.faults import Runner, clean_environment, wait_for
@@ -59,7 +61,7 @@ class Server:
     def start(self) -> None:
         """Starts it and waits until it answers."""
         self.launch()
-        wait_for(self.answers, f"start of {self.log}")
+        wait_for(self.answers, f"start of {self.log}", 300)
 
     def launch(self) -> None:
         """Starts it."""
@@ -92,25 +94,42 @@ class Server:
 
 
 class Shared:
-    """What all tests share, since each takes seconds to start: a Prefect server, a runner, an MLflow database.
+    """What all tests share, since each takes seconds to start, begun when it is first asked for.
 
     Attributes:
         prefect: the server of all runs.
         runner: starts them.
+        environment: of runs.
         database: an MLflow database with its tables in it.
     """
 
     def __init__(self, folder: Path) -> None:
-        environment = {"PREFECT_HOME": str(folder / "prefect")}
+        self.folder = folder
+
+    @cached_property
+    def prefect(self) -> Server:
         command = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", "{port}"]
-        self.prefect = Server("prefect", command, "/api/health", folder, clean_environment(**environment))
-        atexit.register(self.prefect.stop)
-        self.prefect.launch()
-        self.runner = Runner(folder, {**environment, "PREFECT_API_URL": self.prefect.url + "/api"})
-        atexit.register(self.runner.close)
-        self.database = folder / "mlflow.db"
-        Registry(f"sqlite:///{self.database}")
-        wait_for(self.prefect.answers, "the Prefect server")
+        environment = clean_environment(PREFECT_HOME=str(self.folder / "prefect"))
+        server = Server("prefect", command, "/api/health", self.folder, environment)
+        atexit.register(server.stop)
+        server.start()
+        return server
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        return {"PREFECT_HOME": str(self.folder / "prefect"), "PREFECT_API_URL": f"{self.prefect.url}/api"}
+
+    @cached_property
+    def runner(self) -> Runner:
+        runner = Runner(self.folder, self.environment)
+        atexit.register(runner.close)
+        return runner
+
+    @cached_property
+    def database(self) -> Path:
+        path = self.folder / "mlflow.db"
+        Registry(f"sqlite:///{path}")
+        return path
 
 
 _SHARED: list[Shared] = []
@@ -121,6 +140,13 @@ def shared(factory: pytest.TempPathFactory) -> Shared:
     if not _SHARED:
         _SHARED.append(Shared(factory.mktemp("shared")))
     return _SHARED[0]
+
+
+@contextmanager
+def on_prefect(factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lets flows in this process, its commands' too, run on the shared server."""
+    with temporary_settings({PREFECT_API_URL: shared(factory).environment["PREFECT_API_URL"]}):
+        yield
 
 
 def free_port() -> int:

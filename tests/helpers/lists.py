@@ -18,14 +18,14 @@ LIST = {
         "preset": "emoji",
         "changes": {"stages": 2, "first_steps": 250, "later_steps": 60, "adversary_steps": 20, "copies": 2},
     },
-    "evaluation": {"templates": ["a picture of a {}", "a {} in the style of noto"], "seeds": 2},
+    "evaluation": {"as_published": True, "templates": ["a picture of a {}", "a {} in the style of noto"], "seeds": 2},
     "bars": {"erased_accuracy_at_most": 0.25, "kept_ratio_at_least": 0.75, "least_pictures": 8},
 }
 LITTLE = {
     **LIST,
     "name": "little",
     "targets": ["rose", "pizza", "snake"],
-    "evaluation": {"templates": ["a picture of a {}"], "seeds": 2},
+    "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 2},
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 80}},
     "bars": {"erased_accuracy_at_most": 1.0, "least_pictures": 1},
 }

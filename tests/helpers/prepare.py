@@ -15,11 +15,11 @@ LIST = {
     "templates": ["a {}", "a picture of a {}"],
     "anchors": {"general": ["animal", "tree"], "pool": ["dog", "lion", "tulip", "taco"], "neighbors": 2},
     "training": {"preset": "emoji"},
-    "evaluation": {"templates": ["a {}"]},
+    "evaluation": {"as_published": True, "templates": ["a {}"]},
 }
 
 
-def plan_of(tmp_path, **changes):
-    path = tmp_path / "list.yaml"
+def plan_of(places, **changes):
+    path = places.work.parent / "list.yaml"
     path.write_text(yaml.safe_dump({**LIST, **changes}))
-    return prepare_concepts.fn(str(path))
+    return prepare_concepts(places, str(path))

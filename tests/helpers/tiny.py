@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -85,7 +85,7 @@ def tiny_xl(seed: int = 0) -> StableDiffusionXLPipeline:
         text_encoder=CLIPTextModel(_text_config()).eval(),
         text_encoder_2=CLIPTextModelWithProjection(_text_config(projection_dim=TEXT_WIDTH)).eval(),
         tokenizer=_tokenizer(),
-        tokenizer_2=_tokenizer(),
+        tokenizer_2=_tokenizer(2),
         unet=unet,
         scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
         add_watermarker=False,
@@ -130,7 +130,9 @@ def _text_config(**changes: Any) -> CLIPTextConfig:
     )
 
 
-def _tokenizer() -> CLIPTokenizer:
+@cache
+def _tokenizer(number: int = 1) -> CLIPTokenizer:
+    """Returns one that all pipelines share, for reading it takes longer than all else; who changes it copies it."""
     return CLIPTokenizer.from_pretrained(EMBEDDED_FOLDER / "tokenizer")
 
 

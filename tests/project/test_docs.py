@@ -11,13 +11,13 @@ import pytest
 import yaml
 from PIL import Image
 from prefect.settings import PREFECT_API_URL
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from cpe.lists.reading import parse_list
 from cpe.observers.faces import _people
 from cpe.observers.people_program import ProgramObserver
 from flows.cli.app import app
+from helpers.faults_servers import on_prefect
 from helpers.lists import LIST
 from helpers.places import PROJECT
 from tasks.here.places import Places
@@ -63,7 +63,12 @@ STATUS_IS_NEWS = ("cpe status", "cpe doctor", "cpe store verify")  # exit code 1
 SMALL = {
     **LIST,
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 60, "copies": 0}},
-    "evaluation": {"templates": ["a picture of a {}"], "seeds": 1, "attacks": ["capitals", "ring-a-bell-soft"]},
+    "evaluation": {
+        "as_published": True,
+        "templates": ["a picture of a {}"],
+        "seeds": 1,
+        "attacks": ["capitals", "ring-a-bell-soft"],
+    },
     "bars": {"erased_accuracy_at_most": 1.0, "tolerance": 1.0, "distance_growth": 100.0, "least_pictures": 1},
 }
 RUNNER = CliRunner()
@@ -118,7 +123,7 @@ def workplace(tmp_path_factory):
     styles |= {"evaluation": {"templates": ["a cat in the style of {}"], "seeds": 1}}
     styles |= {name: SMALL[name] for name in ("training", "bars")}
     (lists / "emoji-styles.yaml").write_text(yaml.safe_dump(styles))
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         patch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
         for targets in (["tiger", "rose"], ["tiger"]):
             (lists / "emoji.yaml").write_text(yaml.safe_dump({**SMALL, "name": "emoji", "targets": targets}))
@@ -128,6 +133,7 @@ def workplace(tmp_path_factory):
     patch.undo()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", [each for each in commands() if each.command.startswith("cpe ")], ids=" ".join)
 def test_a_command_of_cpe_does_what_the_page_says(typed, workplace):
     if typed.command in RUN_ELSEWHERE:
@@ -174,6 +180,7 @@ def test_nothing_is_named_as_run_elsewhere_that_no_page_says():
     assert set(RUN_ELSEWHERE) <= {each.command for each in commands()}
 
 
+@pytest.mark.slow
 def test_python_runs_as_it_is_written(workplace, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     written = blocks("python")
@@ -189,7 +196,7 @@ def test_python_runs_as_it_is_written(workplace, tmp_path, monkeypatch):
 
 def test_settings_of_lists_are_read():
     for page, text in blocks("yaml"):
-        parse_list(yaml.safe_dump({**LIST, **yaml.safe_load(text)})), page
+        parse_list(yaml.safe_dump({**LIST, "templates": ["{}, to train on"], **yaml.safe_load(text)})), page
 
 
 def test_a_detector_may_talk_as_the_page_says(tmp_path):

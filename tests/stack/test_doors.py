@@ -26,6 +26,8 @@ from stack.settings import Settings
 from tasks.desk.doctor import Check, examine
 from tasks.here.places import Places
 
+pytestmark = pytest.mark.slow
+
 SOCKETS = (
     "/events/in",
     "/events/out",

@@ -18,6 +18,7 @@ from stack.processes import Processes
 from stack.settings import CEPH_PROGRAMS, Settings
 
 pytestmark = [
+    pytest.mark.slow,
     only_root_changes_accounts,  # Ceph needs root, too
     pytest.mark.skipif(not all(map(shutil.which, CEPH_PROGRAMS)), reason="needs Ceph (docs/operations.md)"),
 ]

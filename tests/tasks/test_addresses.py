@@ -11,13 +11,14 @@ from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.gates import Gates
 from cpe.models.loading import EMBEDDED_FOLDER
 from cpe.models.prompt_cache import _Prompt
+from helpers.here import places_in
 from helpers.prepare import plan_of
 from tasks import draw
 
 
-@pytest.fixture(autouse=True)
-def work(tmp_path, monkeypatch):
-    monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
+@pytest.fixture
+def places(tmp_path):
+    return places_in(tmp_path / "work")
 
 
 def another_model(folder):
@@ -41,17 +42,17 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("changed", [*CHANGES, "base_model"])
-def test_whatever_a_gate_is_trained_by_is_in_its_address(tmp_path, changed):
+def test_whatever_a_gate_is_trained_by_is_in_its_address(places, tmp_path, changed):
     value = another_model(tmp_path / "model") if changed == "base_model" else CHANGES[changed]
-    before = {gate.address for gate in plan_of(tmp_path).gates}
-    after = {gate.address for gate in plan_of(tmp_path, **{changed: value}).gates}
+    before = {gate.address for gate in plan_of(places).gates}
+    after = {gate.address for gate in plan_of(places, **{changed: value}).gates}
     assert len(before) == len(after) == 2
     assert not before & after
 
 
-def test_what_only_evaluates_a_gate_leaves_its_address(tmp_path):
-    before = [gate.address for gate in plan_of(tmp_path).gates]
-    after = plan_of(tmp_path, name="other", kept=["cat", "horse"], evaluation={"templates": ["one {}"], "seeds": 2})
+def test_what_only_evaluates_a_gate_leaves_its_address(places):
+    before = [gate.address for gate in plan_of(places).gates]
+    after = plan_of(places, name="other", kept=["cat", "horse"], evaluation={"templates": ["one {}"], "seeds": 2})
     assert [gate.address for gate in after.gates] == before
 
 
@@ -71,8 +72,8 @@ ROW = {
     ("changed", "value"),
     [("prompt", "a red rose"), ("seed", 2), ("guidance_scale", 5.0), ("negative_prompt", ""), ("bundle", "other")],
 )
-def test_whatever_shapes_a_picture_is_in_its_shards_address(tmp_path, monkeypatch, changed, value):
-    plan = plan_of(tmp_path)
+def test_whatever_shapes_a_picture_is_in_its_shards_address(places, monkeypatch, changed, value):
+    plan = plan_of(places)
 
     def address(bundle="one", **changes):
         row = PictureRow(*{**ROW, **changes}.values())
@@ -84,8 +85,8 @@ def test_whatever_shapes_a_picture_is_in_its_shards_address(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("field", ["fingerprint", "profile"])
-def test_the_base_model_and_how_it_draws_are_in_a_shards_address(tmp_path, field):
-    plan = plan_of(tmp_path)
+def test_the_base_model_and_how_it_draws_are_in_a_shards_address(places, field):
+    plan = plan_of(places)
     other = plan.model_copy(update={"fingerprint": "another"})
     if field == "profile":
         other = plan.model_copy(update={"concepts": plan.concepts.model_copy(update={"profile": "cpe"})})

@@ -28,13 +28,13 @@ FAILED, CRASHED, COMPLETED = StateType.FAILED, StateType.CRASHED, StateType.COMP
 BAD = {**LIST, "base_model": "/nowhere/model"}
 
 
-def run(state: StateType, content: str | None = NEW, concepts: str = "few", ago_min: float = 1) -> FlowRun:
+def run(state: StateType, content: str | None = NEW, ago_min: float = 1, **named: str) -> FlowRun:
     """A run that has ended, as the server tells of it."""
     end = datetime.now(UTC) - timedelta(minutes=ago_min)
     return FlowRun(
         id=uuid4(),
         flow_id=uuid4(),
-        parameters={"concepts": concepts, "content": content},
+        parameters={"content": content, **(named or {"list": "few"})},
         state=State(type=state, message="why\nand where", timestamp=end),
         state_type=state,
         end_time=end,
@@ -56,8 +56,12 @@ def test_a_list_that_fails_is_tried_again_after_longer_and_longer_waits():
 def test_only_the_last_runs_of_the_list_as_it_stands_count():
     assert attempts([run(FAILED, OLD)], "few", NEW).count == 0
     assert attempts([run(FAILED), run(COMPLETED, OLD), run(FAILED)], "few", NEW).count == 1
-    assert attempts([run(FAILED, concepts="many")], "few", NEW).count == 0
-    assert attempts([run(FAILED, concepts="/lists/few.yaml")], "few", NEW).count == 1
+    for former in ({}, {"concepts": None}):
+        assert attempts([run(FAILED, list="many", **former)], "few", NEW).count == 0
+        assert attempts([run(FAILED, list="/lists/few.yaml", **former)], "few", NEW).count == 1
+    for given in ({}, {"list": "emoji"}):  # as earlier deployments name it
+        assert attempts([run(FAILED, concepts="many", **given)], "few", NEW).count == 0
+        assert attempts([run(FAILED, concepts="/lists/few.yaml", **given)], "few", NEW).count == 1
 
 
 def test_runs_started_by_hand_do_not_count():

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 from artifacts.stores.store import Store
 from cpe.lists.reading import ConceptListError
 from flows.cli.app import app
+from helpers.here import here
 from helpers.lists import LIST
 from helpers.standing import plan_of, store_scores
 from tasks.desk.clean import clean_store
 from tasks.desk.versions import roll_back
-from tasks.here.places import Places
 from tasks.plan import Plan
 from tasks.register import decide, register_bundle, save_results
 from tasks.share import store_plan
@@ -33,7 +33,7 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('registry')}/mlflow.db"
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def lists(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_uri: str) -> Path:
     monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("CPE_LISTS", str(tmp_path / "lists"))
@@ -56,7 +56,7 @@ def write(lists: Path, targets: list[str]) -> Path:
 
 
 def put(key: str, manifest: dict, **files: str) -> None:
-    places = Places.from_environment()
+    places = here()
     with places.scratch() as folder:
         for name, text in files.items():
             (folder / name.replace("_", ".")).write_text(text)
@@ -67,7 +67,7 @@ def put(key: str, manifest: dict, **files: str) -> None:
 def begin(path: Path) -> Plan:
     """Does what the beginning of a run does, and trains its gates (by hand)."""
     plan = plan_of(path)
-    store_plan.fn(plan)
+    store_plan(here(), plan)
     for gate in plan.gates:
         put(f"gates/{gate.address}", {"concept": gate.concept}, gate_safetensors=gate.concept * 1000)
     return plan
@@ -76,7 +76,7 @@ def begin(path: Path) -> Plan:
 def run(path: Path) -> Plan:
     """Does all that a run does to the store and the registry; pictures and what is seen in them are made by hand."""
     plan = begin(path)
-    assemble_bundle.fn(plan)
+    assemble_bundle(here(), plan)
     for which in ("before", plan.bundle):
         put(f"pictures/{which}", {}, images_parquet="pictures")
         put(f"observations/seen-{which}", {"shard": which}, values="seen")
@@ -84,13 +84,13 @@ def run(path: Path) -> Plan:
         plan, {gate.concept: 0.0 for gate in plan.gates}, {"cat": 1.0, "castle": 1.0},
         {"bundle": plan.bundle, "pictures": {"before": ["before"], "after": [plan.bundle]}},
     )  # fmt: skip
-    registered = register_bundle.fn(plan, plan.bundle, scores, {})
-    save_results.fn(plan, registered, decide.fn(plan, registered, scores), scores, "report.html", {}, [])
+    registered = register_bundle(here(), plan, plan.bundle, scores, {})
+    save_results(here(), plan, registered, decide(here(), plan, registered, scores), scores, "report.html", {}, [])
     return plan
 
 
 def store() -> Store:
-    return Places.from_environment().store()
+    return here().store()
 
 
 def keys_of(plan: Plan) -> set[str]:
@@ -115,14 +115,14 @@ def test_what_versions_with_an_alias_need_stays_and_the_rest_goes_once_asked(lis
         assert keys_of(plan) <= left
         assert {f"gates/{gate.address}" for gate in plan.gates} <= left
     assert {"pictures/before", "observations/seen-before"} <= left
-    assert roll_back(f"cpe-{NAMED['name']}", "a try") == (2, 3), "what can be rolled back to is whole"
-    assert not clean_store.fn(0, 0.0).removed.keys() - {key for key in left if key.startswith(("used/", "plans/"))}
+    assert roll_back(here(), f"cpe-{NAMED['name']}", "a try") == (2, 3), "what can be rolled back to is whole"
+    assert not clean_store(here(), 0, 0.0).removed.keys() - {key for key in left if key.startswith(("used/", "plans/"))}
 
 
 def test_the_last_versions_stay_and_so_does_what_is_young(lists):
     plans = [run(write(lists, targets)) for targets in (FIRST, SECOND, THIRD)]
-    assert not clean_store.fn(3, 0.0, delete=True).removed.keys() & keys_of(plans[0])
-    assert not clean_store.fn(0, 1.0, delete=True).removed
+    assert not clean_store(here(), 3, 0.0, delete=True).removed.keys() & keys_of(plans[0])
+    assert not clean_store(here(), 0, 1.0, delete=True).removed
     assert keys_of(plans[0]) <= set(store().keys())
 
 
@@ -132,15 +132,16 @@ def test_what_a_run_that_has_just_begun_needs_stays_however_old_it_is(lists, mon
     days = 0.0
     if store().url.startswith("file:"):
         week, days = time.time() - 7 * 86400, 1.0
-        for index in (Places.from_environment().work / "store").rglob("index.json"):
+        for index in (here().work / "store").rglob("index.json"):
             os.utime(index, (week, week))
     else:  # dates in S3 are the server's own
         time.sleep(10)
-        days = 8 / 86400
     elsewhere = lists.parent / "elsewhere.yaml"
     elsewhere.write_text(yaml.safe_dump({**LIST, "name": "elsewhere", "targets": ["pizza"]}))
+    began = time.time()
     begin(elsewhere)
-    removed = clean_store.fn(0, days, delete=True).removed
+    days = days or (time.time() - began + 5) / 86400  # longer than it took to begin, shorter than the wait before
+    removed = clean_store(here(), 0, days, delete=True).removed
     assert removed, "there is something to remove"
     assert store().has("gates/pizzapizzapizza"), "an old gate, which a run of today has found"
 
@@ -150,7 +151,7 @@ def test_a_list_as_it_is_now_keeps_what_was_made_for_it(lists):
     run(write(lists, SECOND))
     run(write(lists, THIRD))
     write(lists, FIRST)  # nobody has looked at it since
-    clean_store.fn(0, 0.0, delete=True)
+    clean_store(here(), 0, 0.0, delete=True)
     assert keys_of(plan) <= set(store().keys())
 
 
@@ -160,7 +161,7 @@ def test_nothing_is_removed_while_a_list_cannot_be_read(lists):
     before = set(store().keys())
     (lists / "torn.yaml").write_text("name: [")
     with pytest.raises(ConceptListError, match=r"torn\.yaml"):
-        clean_store.fn(0, 0.0, delete=True)
+        clean_store(here(), 0, 0.0, delete=True)
     assert set(store().keys()) == before
     refused = RUNNER.invoke(app, ["clean", "--delete"])
     assert refused.exit_code == 2
@@ -170,7 +171,7 @@ def test_nothing_is_removed_while_a_list_cannot_be_read(lists):
 def test_a_version_that_was_cleaned_away_is_made_anew_when_its_list_asks_for_it(lists):
     for targets in (FIRST, SECOND, THIRD):
         run(write(lists, targets))
-    clean_store.fn(0, 0.0, delete=True)
+    clean_store(here(), 0, 0.0, delete=True)
     run(write(lists, FIRST))
-    folder = Places.from_environment().registry().fetch(f"cpe-{NAMED['name']}@champion", lists.parent / "fetched")
+    folder = here().registry().fetch(f"cpe-{NAMED['name']}@champion", lists.parent / "fetched")
     assert len(list(folder.glob("gates/*/gate.safetensors"))) == 2

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from artifacts.hashing import content_hash
@@ -15,23 +14,24 @@ from cpe.methods.pinpoint.config import PRESETS, TrainingConfig
 from cpe.methods.pinpoint.method import PINPOINT
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
+from helpers.here import here
 from helpers.lists import LIST
 from helpers.places import LISTS
 from tasks.desk.cost import Cost
 from tasks.desk.limits import check_costs, check_limits
-from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
 from tasks.watch.events import changed_lists
 
 RUNNER = CliRunner()
-EMOJI_HASH = "214801a5c40ec4ddc99355fb1bde42f3219f905f0a3999a2a57b539bd8081945"  # as versions are registered with
+EMOJI_HASH = "78a1d6f6fb050464237a2a7940ee560819bb43568be1927fd267ed72ff776332"  # as versions are registered with
 FEW = {**LIST, "bars": {key: value for key, value in LIST["bars"].items() if key != "least_pictures"}}
 FEW_HASH = "81f04b59080bb3213ab6b64e27d57dc35a487f664aad85d9d505c32349330625"  # of FEW, as it was before
 
 
 @pytest.fixture(scope="module")
-def prefect():
-    with prefect_test_harness(server_startup_timeout=120):
+def prefect(tmp_path_factory):
+    with on_prefect(tmp_path_factory):
         yield
 
 
@@ -59,7 +59,7 @@ def examined() -> dict[str, str]:
 
 
 def nothing_made() -> bool:
-    return not any(Places.from_environment().store().keys(kind) for kind in ("gates", "pictures"))
+    return not any(here().store().keys(kind) for kind in ("gates", "pictures"))
 
 
 def test_a_list_without_limits_keeps_the_hash_it_was_registered_with():
@@ -71,8 +71,8 @@ def test_a_list_without_limits_keeps_the_hash_it_was_registered_with():
 
 
 def test_limits_are_no_part_of_what_a_gate_is_known_by(lists):
-    plain = prepare_concepts.fn(str(write(lists, "few")))
-    limited = prepare_concepts.fn(str(write(lists, "few", limits={"pictures": 100, "hours": 3})))
+    plain = prepare_concepts(here(), str(write(lists, "few")))
+    limited = prepare_concepts(here(), str(write(lists, "few", limits={"pictures": 100, "hours": 3})))
     assert [gate.address for gate in plain.gates] == [gate.address for gate in limited.gates]
     gate = plain.gates[0]
     known_by = {
@@ -148,15 +148,17 @@ def test_a_list_over_its_budget_is_refused_by_plan_and_run_before_anything_is_ma
 
 def test_a_list_within_its_budget_runs(lists):
     path = write(lists, "few", limits={"pictures": 32, "hours": 1})
-    check_limits.fn(prepare_concepts.fn(str(path)))
-    quick = prepare_concepts.fn(
-        str(write(lists, "few", limits={"pictures": 32}, evaluation={**LIST["evaluation"], "seeds": 4})), "quick"
+    check_limits(here(), prepare_concepts(here(), str(path)))
+    quick = prepare_concepts(
+        here(),
+        str(write(lists, "few", limits={"pictures": 32}, evaluation={**LIST["evaluation"], "seeds": 4})),
+        "quick",
     )
-    check_limits.fn(quick)
+    check_limits(here(), quick)
 
 
 def test_hours_count_what_is_still_to_do(lists):
-    plan = prepare_concepts.fn(str(write(lists, "few", limits={"hours": 2})))
+    plan = prepare_concepts(here(), str(write(lists, "few", limits={"hours": 2})))
     check_costs(plan, [Cost("gates to train", 2, 2, 0, 3600.0), Cost("pictures after erasing", 8, 8, 0, 3600.0)])
     parts = "gates to train 1 h 00 min, pictures after erasing 1 h 29 min"
     with pytest.raises(ValueError, match=rf"takes some 2 h 29 min .*{parts}"):
@@ -174,7 +176,7 @@ def test_two_lists_of_one_name_are_refused_by_every_door_naming_both(lists):
             done = RUNNER.invoke(app, [command, path.stem])
             assert done.exit_code == 2, (command, done.output)
             assert f"{path} and {other}" in done.stderr
-    changed = {each.name: each.problem for each in changed_lists.fn(["one", "two", "three"])}
+    changed = {each.name: each.problem for each in changed_lists(here(), ["one", "two", "three"])}
     assert changed["three"] is None
     assert str(second) in changed["one"]
     assert str(first) in changed["two"]

@@ -2,15 +2,15 @@
 
 import pytest
 import yaml
-from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from artifacts.registry.registry import RegistryError
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
+from helpers.faults_servers import on_prefect
+from helpers.here import here
 from helpers.lists import LIST
 from tasks.desk.versions import compare
-from tasks.here.places import Places
 
 RUNNER = CliRunner()
 SHORT = {"stages": 1, "first_steps": 60, "copies": 0}
@@ -18,7 +18,7 @@ LITTLE = {
     **LIST,
     "name": "little",
     "training": {"preset": "emoji", "changes": SHORT},
-    "evaluation": {"templates": ["a picture of a {}"], "seeds": 2},
+    "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 2},
     "bars": {"erased_accuracy_at_most": 1.0, "tolerance": 0.0, "least_pictures": 1},
 }
 
@@ -26,7 +26,7 @@ LITTLE = {
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Three versions of one list: two gates; one more; one fewer and another surrogate."""
-    with prefect_test_harness(server_startup_timeout=120):
+    with on_prefect(tmp_path_factory):
         patch = pytest.MonkeyPatch()
         work = tmp_path_factory.mktemp("work")
         patch.setenv("CPE_WORK", str(work))
@@ -62,7 +62,7 @@ def test_only_the_new_gate_is_trained_and_none_for_a_removed_name(runs):
 
 
 def test_a_version_worse_than_the_champion_is_registered_and_says_what_fell_short(runs):
-    registry = Places.from_environment().registry()
+    registry = here().registry()
     for results in runs:
         tags = registry.resolve(f"cpe-little/{results['version']}").tags
         if results["champion"]:
@@ -81,10 +81,10 @@ def test_a_version_worse_than_the_champion_is_registered_and_says_what_fell_shor
 
 def test_versions_differ_by_gates_added_removed_and_retrained(runs):
     first, second, third = (f"cpe-little/{results['version']}" for results in runs[:3])
-    found = compare(first, second)
+    found = compare(here(), first, second)
     assert (found.gates["added"], found.gates["removed"], found.gates["retrained"]) == (["snake"], [], [])
     assert found.gates["the same"] == ["rose", "pizza"]
-    found = compare(second, third)
+    found = compare(here(), second, third)
     assert (found.gates["removed"], found.gates["retrained"]) == (["pizza", "snake"], ["rose"])
     metrics = {name: values for name, _, values in found.metrics}
     assert metrics["noun accuracy, erased"] == (runs[1]["erased"]["after"], runs[2]["erased"]["after"])
@@ -92,7 +92,7 @@ def test_versions_differ_by_gates_added_removed_and_retrained(runs):
 
 
 def test_promotion_by_hand_and_rollback_are_recorded_with_reason_and_person(runs):
-    registry = Places.from_environment().registry()
+    registry = here().registry()
     champion = registry.champion("cpe-little").version
     other = next(r["version"] for r in runs if r["version"] != champion)
     refused = RUNNER.invoke(app, ["models", "promote", f"cpe-little/{other}", "--reason", " "])
@@ -109,7 +109,7 @@ def test_promotion_by_hand_and_rollback_are_recorded_with_reason_and_person(runs
 
 
 def test_a_version_without_its_files_cannot_become_champion(runs):
-    registry = Places.from_environment().registry()
+    registry = here().registry()
     champion = registry.champion("cpe-little").version
     created = registry.client.create_model_version("cpe-little", source="runs:/0123456789abcdef/bundle")
     with pytest.raises(RegistryError):
@@ -129,7 +129,7 @@ def test_versions_of_different_profiles_are_marked_and_never_promoted(runs, monk
 
     other = PROFILES["embedded"].model_copy(update={"name": "mace", "steps": 4})
     monkeypatch.setitem(PROFILES, "mace", other)
-    work = Places.from_environment().work
+    work = here().work
     (work / "little.yaml").write_text(yaml.safe_dump(LITTLE))
     results = erase_and_evaluate(str(work / "little.yaml"), profile="mace")
     assert not results["champion"]

@@ -14,12 +14,12 @@ from cpe.methods.pinpoint.cost import seconds_of
 from cpe.methods.pinpoint.method import PINPOINT
 from cpe.terms.profiles import PROFILES
 from flows.cli.app import app
+from helpers.here import here, places_in
 from helpers.lists import LIST
 from tasks.attacks.search import search_texts
 from tasks.desk import cost as planning
 from tasks.desk.cost import Rates, estimate
 from tasks.draw import draw_pictures
-from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
 from tasks.train import assemble_bundle, plan_training, train_gates
 
@@ -47,20 +47,20 @@ def path(tmp_path, monkeypatch):
 
 
 def costs_of(path):
-    plan, places = prepare_concepts.fn(str(path)), Places.from_environment()
-    return plan, {cost.work: cost for cost in estimate(plan, RATES, places)}
+    plan = prepare_concepts(here(), str(path))
+    return plan, {cost.work: cost for cost in estimate(plan, RATES, here())}
 
 
-def test_an_estimate_is_of_the_store_that_it_is_given(path, tmp_path, monkeypatch):
-    plan, here = prepare_concepts.fn(str(path)), Places.from_environment()
+def test_an_estimate_is_of_the_store_that_it_is_given(path, tmp_path):
+    here, elsewhere = (places_in(tmp_path / name) for name in ("work", "elsewhere"))
+    plan = prepare_concepts(here, str(path))
     gate = tmp_path / "gate"
     gate.mkdir()
     (gate / "manifest.json").write_text("{}")
     here.store().put(f"gates/{plan.gates[0].address}", gate)
-    monkeypatch.setenv("CPE_WORK", str(tmp_path / "elsewhere"))
     todo = [
         {cost.work: cost.todo for cost in estimate(plan, RATES, places)}["gates to train"]
-        for places in (here, Places.from_environment())
+        for places in (here, elsewhere)
     ]
     assert todo == [1, 2]
 
@@ -78,9 +78,9 @@ def test_costs_are_counts_times_rates_and_shrink_as_work_is_done(path):
     before = costs["pictures before erasing"]
     assert (before.total, before.todo, before.disk_bytes, before.seconds) == (16, 16, 16 * 13, 16 * 7.0)
     assert costs["pictures to measure"].seconds == 32 * 11.0
-    draw_pictures.fn(plan, None)
-    for group in plan_training.fn(plan):
-        train_gates.fn(plan, group)
+    draw_pictures(here(), plan, None)
+    for group in plan_training(here(), plan):
+        train_gates(here(), plan, group)
     _, after = costs_of(path)
     assert [after[work].todo for work in ("prompts to encode", "gates to train", "pictures before erasing")] == [
         0,
@@ -88,7 +88,7 @@ def test_costs_are_counts_times_rates_and_shrink_as_work_is_done(path):
         0,
     ]
     assert after["pictures after erasing"].todo == 16
-    stored = next((Places.from_environment().work / "store" / "gates").glob("*/gate.safetensors"))
+    stored = next((here().work / "store" / "gates").glob("*/gate.safetensors"))
     weights = sum(tensor.nbytes for tensor in load_file(stored).values())
     assert gates.disk_bytes / 2 == pytest.approx(weights, rel=0.01)  # besides its scales
 
@@ -97,17 +97,18 @@ def test_attacks_that_learn_cost_their_steps_and_nothing_once_they_are_stored(pa
     listed = yaml.safe_load(path.read_text())
     listed["evaluation"] |= {"attacks": ["inversion", "ring-a-bell-soft"], "budget": {"steps": 3, "starts": 2}}
     path.write_text(yaml.safe_dump(listed))
-    plan, places = prepare_concepts.fn(str(path)), Places.from_environment()
+    places = here()
+    plan = prepare_concepts(places, str(path))
     rates = planning.measure_rates(plan, places)
     assert all(seconds > 0 for seconds in rates.attack_s.values())
     rates = replace(rates, attack_s={"inversion": 15.0, "ring-a-bell-soft": 1.0})
     costs = {cost.work: cost for cost in estimate(plan, rates, places)}
     texts = costs["texts that attacks learn"]
     assert (texts.total, texts.todo, texts.seconds) == (8, 8, 4 * 15.0 + 4 * 1.0)
-    for group in plan_training.fn(plan):
-        train_gates.fn(plan, group)
-    assemble_bundle.fn(plan)
-    search_texts.fn(plan)
+    for group in plan_training(places, plan):
+        train_gates(places, plan, group)
+    assemble_bundle(places, plan)
+    search_texts(places, plan)
     texts = {cost.work: cost for cost in estimate(plan, rates, places)}["texts that attacks learn"]
     assert (texts.total, texts.todo, texts.seconds) == (8, 0, 0.0)
 
@@ -126,7 +127,7 @@ def test_the_command_measures_rates_and_leaves_nothing_made(path):
     assert rates.pop("attack_s") == {}, "no attack of this list learns"
     assert all(value > 0 for value in rates.values())
     assert {cost["work"]: cost["todo"] for cost in found["costs"]}["gates to train"] == 2
-    assert Places.from_environment().store().keys() == []
+    assert here().store().keys() == []
     shown = RUNNER.invoke(app, ["plan", str(path)])
     assert "pictures before erasing" in shown.stdout
     assert "in all" in shown.stdout

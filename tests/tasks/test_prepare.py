@@ -7,15 +7,15 @@ import cpe.models.text
 from cpe.models.loading import load_pipeline
 from cpe.models.text import encode_prompts
 from cpe.words.by_embedding import rank_by_embedding
+from helpers.here import places_in
 from helpers.prepare import LIST, plan_of
 from tasks.embed import embedding_cache, encode_concepts, load_embeddings
 from tasks.here.places import Places
 
 
 @pytest.fixture
-def places(tmp_path, monkeypatch):
-    monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
-    return Places.from_environment()
+def places(tmp_path):
+    return places_in(tmp_path / "work")
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def encoded(monkeypatch):
     return prompts
 
 
-def test_table_holds_every_prompt_of_the_gates_and_the_empty_one(places, tmp_path):
-    plan = plan_of(tmp_path)
+def test_table_holds_every_prompt_of_the_gates_and_the_empty_one(places):
+    plan = plan_of(places)
     texts = load_embeddings(places, plan, plan.gates)
     rows, table = texts.rows, texts.table
     prompts = {text for gate in plan.gates for text in plan.lesson(gate).texts}
@@ -43,41 +43,41 @@ def test_table_holds_every_prompt_of_the_gates_and_the_empty_one(places, tmp_pat
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)  # half precision, encoded in other batches
 
 
-def test_nothing_is_encoded_twice_whatever_the_list_and_the_concepts(places, tmp_path, encoded, capfd):
-    plan = plan_of(tmp_path)
+def test_nothing_is_encoded_twice_whatever_the_list_and_the_concepts(places, encoded, capfd):
+    plan = plan_of(places)
     assert set(encoded) == {"rose", "pizza", "dog", "lion", "tulip", "taco"}, "names, to rank the anchors"
-    cache = encode_concepts.fn(plan, ["rose"])
+    cache = encode_concepts(places, plan, ["rose"])
     assert len(list(places.work.glob(f"embeddings/{cache}/*"))) == 2
     capfd.readouterr()
-    encode_concepts.fn(plan, ["rose", "pizza"])
+    encode_concepts(places, plan, ["rose", "pizza"])
     assert "encoding prompts" in capfd.readouterr().err
     for changes in ({}, {"name": "other", "targets": ["pizza", "rose"]}):
-        more = plan_of(tmp_path, **changes)
+        more = plan_of(places, **changes)
         rows = load_embeddings(places, more, more.gates).rows
     assert len(encoded) == len(set(encoded))
     assert set(rows) <= set(encoded)
 
 
-def test_what_is_cached_needs_no_pipeline(places, tmp_path, monkeypatch):
-    plan = plan_of(tmp_path)
-    encode_concepts.fn(plan, ["rose", "pizza"])
+def test_what_is_cached_needs_no_pipeline(places, monkeypatch):
+    plan = plan_of(places)
+    encode_concepts(places, plan, ["rose", "pizza"])
     monkeypatch.setattr(Places, "loaded", None)
     texts = load_embeddings(places, plan, plan.gates)
     assert len(texts.table) == len(texts.rows) + 6
 
 
-def test_the_bar_starts_at_what_is_there(places, tmp_path, capfd):
-    plan = plan_of(tmp_path)
-    encode_concepts.fn(plan, ["rose"])
+def test_the_bar_starts_at_what_is_there(places, capfd):
+    plan = plan_of(places)
+    encode_concepts(places, plan, ["rose"])
     rows = load_embeddings(places, plan, plan.gates_of(["rose"])).rows
     capfd.readouterr()
-    encode_concepts.fn(plan, ["rose", "pizza"])
+    encode_concepts(places, plan, ["rose", "pizza"])
     total = len(load_embeddings(places, plan, plan.gates).rows)
     assert f"{len(rows)}/{total} [" in capfd.readouterr().err
 
 
-def test_anchors_are_ranked_by_the_cached_embeddings(places, tmp_path):
-    plan = plan_of(tmp_path)
+def test_anchors_are_ranked_by_the_cached_embeddings(places):
+    plan = plan_of(places)
     cache = embedding_cache(places, plan.text_fingerprint)
     names = ["rose", *LIST["anchors"]["pool"]]
     rows = dict(zip(names, cache.rows(names), strict=True))

@@ -22,10 +22,10 @@ from artifacts.registry.registry import Registry, RegistryError
 from artifacts.registry.versions import ModelVersion
 from cpe.lists.reading import load_list
 from flows.cli.app import app
+from helpers.here import here
 from helpers.lists import LIST
 from helpers.standing import plan_of, store_scores
 from tasks.desk.versions import lift, promote_by_hand, roll_back
-from tasks.here.places import Places
 from tasks.plan import Plan
 from tasks.register import decide, register_bundle, save_results
 from tasks.watch.events import changed_lists
@@ -35,7 +35,10 @@ RUNNER = CliRunner()
 # Four contents of one list: two with the same gates, and one that misses its bars.
 CONTENTS = {
     "a": {"targets": ["rose", "pizza"]},
-    "a, other seeds": {"targets": ["rose", "pizza"], "evaluation": {"templates": ["a {}"], "seeds": 3}},
+    "a, other seeds": {
+        "targets": ["rose", "pizza"],
+        "evaluation": {"as_published": True, "templates": ["a {}"], "seeds": 3},
+    },
     "b": {"targets": ["rose"]},
     "bad": {"targets": ["rose", "snake"]},
 }
@@ -50,12 +53,12 @@ class KilledError(BaseException):
 
 
 def content(name: str, which: str) -> str:
-    evaluation = {"templates": ["a picture of a {}"], "seeds": 2}
+    evaluation = {"as_published": True, "templates": ["a picture of a {}"], "seeds": 2}
     return yaml.safe_dump({**LIST, "name": name, "evaluation": evaluation, **CONTENTS[which]})
 
 
 def store_bundle(plan: Plan) -> None:
-    places = Places.from_environment()
+    places = here()
     with places.scratch() as folder:
         (folder / "manifest.json").write_text(json.dumps(plan.bundle_manifest))
         places.store().put(f"bundles/{plan.bundle}", folder)
@@ -67,9 +70,9 @@ def run(path: Path) -> bool:
     erased = {gate.concept: 0.9 if gate.concept == "snake" else 0.0 for gate in plan.gates}
     store_bundle(plan)
     scores = store_scores(plan, erased, {"cat": 1.0, "castle": 1.0})
-    registered = register_bundle.fn(plan, plan.bundle, scores, {})
-    decision = decide.fn(plan, registered, scores)
-    save_results.fn(plan, registered, decision, scores, "report.html", {}, [])
+    registered = register_bundle(here(), plan, plan.bundle, scores, {})
+    decision = decide(here(), plan, registered, scores)
+    save_results(here(), plan, registered, decision, scores, "report.html", {}, [])
     return decision.champion
 
 
@@ -100,7 +103,7 @@ def change(path: Path, which: str) -> None:
 
 def tick(path: Path) -> bool:
     """Looks at the list as the watcher does, and runs it if that is told; returns whether it was."""
-    found = changed_lists.fn([path.stem])
+    found = changed_lists(here(), [path.stem])
     told = any(each.problem is None and each.waits is None for each in found)
     if told:
         run(path)
@@ -108,11 +111,11 @@ def tick(path: Path) -> bool:
 
 
 def champion_of(path: Path) -> ModelVersion | None:
-    return Places.from_environment().registry().champion(f"cpe-{path.stem}")
+    return here().registry().champion(f"cpe-{path.stem}")
 
 
 def stands(path: Path) -> str:
-    return standings([str(path)])[0].state
+    return standings(here(), [str(path)])[0].state
 
 
 def test_a_list_changed_back_is_served_again_without_a_new_version(listed):
@@ -142,9 +145,9 @@ def test_a_rollback_holds_its_gates_back_through_other_edits_until_it_is_lifted(
     tick(listed)
     change(listed, "a")
     tick(listed)
-    assert roll_back(f"cpe-{listed.stem}", "complaints about foxes") == (1, 2)
+    assert roll_back(here(), f"cpe-{listed.stem}", "complaints about foxes") == (1, 2)
     assert not tick(listed)
-    (told,) = changed_lists.fn([listed.stem])
+    (told,) = changed_lists(here(), [listed.stem])
     assert "rolled back: complaints about foxes" in told.waits
     change(listed, "a, other seeds")
     assert tick(listed), "the edit is measured and registered"
@@ -169,7 +172,7 @@ def test_other_gates_are_not_held_back_by_a_rollback(listed):
     for which in ("b", "a"):
         change(listed, which)
         tick(listed)
-    roll_back(f"cpe-{listed.stem}", "complaints")
+    roll_back(here(), f"cpe-{listed.stem}", "complaints")
     change(listed, "b")
     assert not tick(listed), "the champion is what the list says again"
     change(listed, "bad")
@@ -188,10 +191,10 @@ def test_a_rollback_cut_off_half_way_never_lets_the_champion_return(listed, monk
 
     monkeypatch.setattr(mlflow.MlflowClient, "set_registered_model_alias", killed)
     with pytest.raises(KilledError):
-        roll_back(f"cpe-{listed.stem}", "complaints")
+        roll_back(here(), f"cpe-{listed.stem}", "complaints")
     monkeypatch.undo()
     assert champion_of(listed).version == 2
-    assert roll_back(f"cpe-{listed.stem}", "complaints") == (1, 2)
+    assert roll_back(here(), f"cpe-{listed.stem}", "complaints") == (1, 2)
     assert not tick(listed)
 
 
@@ -199,10 +202,10 @@ def test_a_version_promoted_by_hand_in_place_of_what_the_list_says_stays(listed)
     for which in ("b", "a"):
         change(listed, which)
         tick(listed)
-    promote_by_hand(f"cpe-{listed.stem}/1", "quieter")
+    promote_by_hand(here(), f"cpe-{listed.stem}/1", "quieter")
     assert not tick(listed)
     assert champion_of(listed).version == 1
-    promote_by_hand(f"cpe-{listed.stem}/2", "no, it was not")
+    promote_by_hand(here(), f"cpe-{listed.stem}/2", "no, it was not")
     assert stands(listed) == "current"
     change(listed, "b")
     assert tick(listed), "promoting what the list says held nothing back"
@@ -214,7 +217,7 @@ def test_a_version_that_fell_short_is_judged_again_when_the_champion_is_another(
         change(listed, which)
         tick(listed)
     assert stands(listed) == "fell short"
-    roll_back(f"cpe-{listed.stem}", "complaints")
+    roll_back(here(), f"cpe-{listed.stem}", "complaints")
     assert stands(listed) == "to do"
     tick(listed)
     assert stands(listed) == "fell short"
@@ -237,12 +240,12 @@ def test_a_list_that_lost_a_name_is_not_refused_because_its_mean_moved(listed):
     plan = plan_of(listed)
     store_bundle(plan)
     scores = store_scores(plan, {"rose": 0.0, "pizza": 0.2}, {"cat": 1.0, "castle": 1.0})
-    assert decide.fn(plan, register_bundle.fn(plan, plan.bundle, scores, {}), scores).champion
+    assert decide(here(), plan, register_bundle(here(), plan, plan.bundle, scores, {}), scores).champion
     listed.write_text(yaml.safe_dump({**LIST, "name": listed.stem, "targets": ["pizza"]}))
     less = plan_of(listed)
     store_bundle(less)
     scores = store_scores(less, {"pizza": 0.2}, {"cat": 1.0, "castle": 1.0})
-    decision = decide.fn(less, register_bundle.fn(less, less.bundle, scores, {}), scores)
+    decision = decide(here(), less, register_bundle(here(), less, less.bundle, scores, {}), scores)
     assert decision.champion, decision.against
     reason = champion_of(listed).tags["promoted_reason"]
     assert "on the concepts that both lists hold: 1 of 1 erased and 2 of 2 kept" in reason
@@ -253,12 +256,12 @@ def test_what_got_worse_on_the_shared_concepts_is_refused_though_the_mean_is_bet
     plan = plan_of(listed)
     store_bundle(plan)
     scores = store_scores(plan, {"pizza": 0.0, "snake": 0.24}, {"cat": 1.0, "castle": 1.0})
-    assert decide.fn(plan, register_bundle.fn(plan, plan.bundle, scores, {}), scores).champion
+    assert decide(here(), plan, register_bundle(here(), plan, plan.bundle, scores, {}), scores).champion
     listed.write_text(yaml.safe_dump({**LIST, "name": listed.stem, "targets": ["pizza", "rose"]}))
     other = plan_of(listed)
     store_bundle(other)
     scores = store_scores(other, {"pizza": 0.1, "rose": 0.0}, {"cat": 1.0, "castle": 1.0})
-    decision = decide.fn(other, register_bundle.fn(other, other.bundle, scores, {}), scores)
+    decision = decide(here(), other, register_bundle(here(), other, other.bundle, scores, {}), scores)
     assert not decision.champion
     assert "accuracy on erased concepts 10.0 %, more than 2.0 % worse" in decision.against[0]
 
@@ -274,7 +277,7 @@ def test_the_champion_shown_is_the_one_of_now_and_not_of_when_the_run_ended(list
         return text.splitlines()[-1], data["champion"]
 
     assert shown() == (f"model   cpe-{listed.stem} version 2 (champion)", True)
-    roll_back(f"cpe-{listed.stem}", "complaints")
+    roll_back(here(), f"cpe-{listed.stem}", "complaints")
     assert shown() == (
         f"model   cpe-{listed.stem} version 2 (not champion: another version has been chosen since)",
         False,
@@ -286,7 +289,7 @@ def test_a_run_of_another_profile_is_a_look_and_never_champion(listed):
     plan = plan_of(listed)
     quick = plan.model_copy(update={"concepts": plan.concepts.model_copy(update={"profile": "quick"})})
     scores = store_scores(quick, {"rose": 0.0, "pizza": 0.0}, {"cat": 1.0, "castle": 1.0})
-    decision = decide.fn(quick, register_bundle.fn(quick, quick.bundle, scores, {}), scores)
+    decision = decide(here(), quick, register_bundle(here(), quick, quick.bundle, scores, {}), scores)
     assert not decision.champion
     assert "a look, never a champion" in decision.against[0]
     assert champion_of(listed).version == 1
@@ -296,9 +299,9 @@ def test_a_run_that_ends_after_its_list_was_changed_promotes_nothing(listed):
     plan = plan_of(listed)
     store_bundle(plan)
     scores = store_scores(plan, {"rose": 0.0, "pizza": 0.0}, {"cat": 1.0, "castle": 1.0})
-    registered = register_bundle.fn(plan, plan.bundle, scores, {})
+    registered = register_bundle(here(), plan, plan.bundle, scores, {})
     change(listed, "b")
-    decision = decide.fn(plan, registered, scores)
+    decision = decide(here(), plan, registered, scores)
     assert not decision.champion
     assert "list was changed while it was made" in decision.against[0]
     assert tick(listed)
@@ -336,7 +339,7 @@ class Served(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         type(self).examples += 1
-        self.path = Path(Places.from_environment().lists()) / f"order-{self.examples}.yaml"
+        self.path = Path(here().lists()) / f"order-{self.examples}.yaml"
         self.model = f"cpe-{self.path.stem}"
         self.held: set[str] = set()
         self.which = "a"
@@ -344,7 +347,7 @@ class Served(RuleBasedStateMachine):
 
     @property
     def registry(self) -> Registry:
-        return Places.from_environment().registry()
+        return here().registry()
 
     @rule(which=st.sampled_from(sorted(CONTENTS)))
     def change_the_list(self, which: str) -> None:
@@ -371,13 +374,13 @@ class Served(RuleBasedStateMachine):
 
     @rule()
     def an_event_is_lost(self) -> None:
-        changed_lists.fn([self.path.stem])
+        changed_lists(here(), [self.path.stem])
 
     @rule(cut=st.booleans())
     def a_person_rolls_back(self, cut: bool) -> None:
         champion = self.registry.champion(self.model)
         try:
-            roll_back(self.model, "complaints")
+            roll_back(here(), self.model, "complaints")
         except RegistryError:
             return
         self.held -= {self.registry.champion(self.model).tags["bundle"]}
@@ -386,7 +389,7 @@ class Served(RuleBasedStateMachine):
     @rule()
     def a_person_lifts(self) -> None:
         if self.held:
-            lift(self.model, "forgiven")
+            lift(here(), self.model, "forgiven")
         self.held = set()
 
     @rule(which=st.integers(0, 5))
@@ -395,7 +398,7 @@ class Served(RuleBasedStateMachine):
         if not versions:
             return
         chosen, champion = versions[which % len(versions)], self.registry.champion(self.model)
-        promote_by_hand(f"{self.model}/{chosen.version}", "as I say")
+        promote_by_hand(here(), f"{self.model}/{chosen.version}", "as I say")
         self.held -= {chosen.tags["bundle"]}
         now = load_list(self.path).content_hash
         if champion is not None and champion.tags["list_hash"] == now != chosen.tags["list_hash"]:
@@ -412,7 +415,7 @@ class Served(RuleBasedStateMachine):
         elif plan.bundle in self.held or self.which == "bad":
             assert champion == before or champion.version == before.version, "only a person moves it now"
         else:
-            raise AssertionError(f"the champion is not the list: {standings([str(self.path)])}")
+            raise AssertionError(f"the champion is not the list: {standings(here(), [str(self.path)])}")
         if plan.bundle not in self.held and self.which != "bad":
             assert not tick(self.path), "and then nothing is left to do"
 

@@ -8,9 +8,9 @@ import yaml
 
 from cpe.methods.pinpoint.storage.checks import FILE_NAME
 from cpe.methods.pinpoint.storage.files import read_gates
+from helpers.here import places_in
 from helpers.prepare import LIST
 from tasks import train
-from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
 
 STEPS = {"stages": 2, "first_steps": 300, "later_steps": 20, "adversary_steps": 20, "copies": 2, "anchors_per_step": 2}
@@ -23,7 +23,6 @@ def trained_in(tmp_path, monkeypatch):
     path.write_text(yaml.safe_dump({**LIST, "targets": ["rose"], "training": {"preset": "emoji", "changes": STEPS}}))
 
     def run(work: str, stop_at: int | None = None):
-        monkeypatch.setenv("CPE_WORK", str(tmp_path / work))
         shown: list[int] = []
 
         @contextmanager
@@ -36,10 +35,11 @@ def trained_in(tmp_path, monkeypatch):
             yield done
             assert sum(shown) == total == 340
 
-        plan = prepare_concepts.fn(str(path))
+        places = places_in(tmp_path / work)
+        plan = prepare_concepts(places, str(path))
         monkeypatch.setattr(train, "progress", counting)
-        (address,) = train.train_gates.fn(plan, ["rose"])
-        folder = Places.from_environment().fetched(f"gates/{address}")
+        (address,) = train.train_gates(places, plan, ["rose"])
+        folder = places.fetched(f"gates/{address}")
         return read_gates(folder / FILE_NAME).gates.trained(), shown
 
     return run

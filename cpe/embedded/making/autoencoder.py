@@ -15,11 +15,13 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from cpe.embedded.making.run import Run, augment, load_pictures, seed_everything, start_processes
+from cpe.embedded.making.data import Pictures, load_pictures
+from cpe.embedded.making.run import Run, augment, seed_everything, start_processes
 
 LATENT_CHANNELS = 8
 KL_WEIGHT = 0.01
 LATENT_NOISE = 0.3
+STANDARDISED = 2000  # pictures over which latents are standardised
 
 
 def build() -> AutoencoderKL:
@@ -36,16 +38,23 @@ def build() -> AutoencoderKL:
     )
 
 
-def train(folder: Path, *, steps: int, batch: int, seed: int) -> float:
-    """Trains encoder and decoder, standardises the latents, and saves to FOLDER/vae."""
+def train(folder: Path, *, steps: int, batch: int, seed: int, start: Path | None = None) -> float:
+    """Trains encoder and decoder, standardises the latents, and saves to FOLDER/vae.
+
+    Args:
+        folder: where pictures are and the model goes.
+        steps: optimiser steps.
+        batch: pictures a step and process.
+        seed: of weights and draws.
+        start: an autoencoder to go on from; its empty channels begin anew.
+    """
     seed_everything(seed)
     rank, _ = start_processes()
-    pictures = load_pictures(folder / "pictures")
-    flat = pictures.flatten(0, 1)
-    model = build()
+    pictures = load_pictures(folder)
+    model = build() if start is None else _revived(AutoencoderKL.from_pretrained(start, torch_dtype=torch.float32))
 
     def loss_of(generator: torch.Generator) -> Tensor:
-        clean = _batch(flat, batch, generator)
+        clean = _batch(pictures, batch, generator)
         posterior = model.encode(clean).latent_dist
         latents = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
         noisy = latents + _noise(latents, generator)
@@ -55,7 +64,8 @@ def train(folder: Path, *, steps: int, batch: int, seed: int) -> float:
     run = Run("autoencoder", folder, steps, peak_rate=2e-3, seed=seed)
     seconds = run.fit({"vae": model}, loss_of)
     if rank == 0:
-        standardise(model, flat)
+        chosen = pictures.draw(STANDARDISED, torch.Generator().manual_seed(seed))
+        standardise(model, pictures.at(chosen))
         model.save_pretrained(folder / "vae")
     return seconds
 
@@ -64,13 +74,13 @@ def train_decoder(folder: Path, *, steps: int, batch: int, seed: int) -> float:
     """Goes on with the decoder of FOLDER/vae, latents frozen, and saves to FOLDER/vae-fine."""
     seed_everything(seed)
     rank, _ = start_processes()
-    flat = load_pictures(folder / "pictures").flatten(0, 1)
+    pictures = load_pictures(folder)
     model = AutoencoderKL.from_pretrained(folder / "vae")
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
 
     def loss_of(generator: torch.Generator) -> Tensor:
-        clean = _batch(flat, batch, generator, moved_share=0.15)
+        clean = _batch(pictures, batch, generator, moved_share=0.15)
         with torch.no_grad():
             latents = model.encode(clean).latent_dist.mean
         return _distance(model.decode(latents + _noise(latents, generator)).sample, clean)
@@ -101,11 +111,22 @@ def standardise(model: AutoencoderKL, pictures: Tensor) -> None:
     out.weight *= (used * std)[None, :, None, None]
 
 
-def _batch(pictures: Tensor, count: int, generator: torch.Generator, moved_share: float = 0.5) -> Tensor:
-    clean = pictures[torch.randint(len(pictures), (count,), generator=generator)]
-    moved = int(count * moved_share)
-    if moved:
-        clean[:moved] = augment(clean[:moved], generator, shift=0.1, zoom=0.1)
+@torch.no_grad()
+def _revived(model: AutoencoderKL) -> AutoencoderKL:
+    """Returns the autoencoder with the channels that say nothing connected again."""
+    into, out, fresh = model.quant_conv, model.post_quant_conv, build()
+    empty = (out.weight == 0).all(dim=(0, 2, 3))  # (Z,)
+    both = torch.cat([empty, empty])  # means, then log-variances
+    into.weight[both], into.bias[both] = fresh.quant_conv.weight[both], fresh.quant_conv.bias[both]
+    out.weight[:, empty] = fresh.post_quant_conv.weight[:, empty]
+    return model
+
+
+def _batch(pictures: Pictures, count: int, generator: torch.Generator, moved_share: float = 0.5) -> Tensor:
+    clean = pictures.at(pictures.draw(count, generator))
+    chosen = torch.rand(count, generator=generator) < moved_share
+    if chosen.any():
+        clean[chosen] = augment(clean[chosen], generator, shift=0.1, zoom=0.1)
     return clean
 
 
@@ -128,9 +149,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=12, help="pictures a step and process")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--decoder-only", action="store_true")
-    arguments = parser.parse_args()
-    work, steps = (train_decoder, 1000) if arguments.decoder_only else (train, 1800)
-    seconds = work(arguments.folder, steps=arguments.steps or steps, batch=arguments.batch, seed=arguments.seed)
+    parser.add_argument("--start", type=Path, help="an autoencoder to go on from")
+    given = parser.parse_args()
+    if given.decoder_only:
+        seconds = train_decoder(given.folder, steps=given.steps or 1000, batch=given.batch, seed=given.seed)
+    else:
+        steps = given.steps or 1800
+        seconds = train(given.folder, steps=steps, batch=given.batch, seed=given.seed, start=given.start)
     print(f"{seconds:.0f} s")
 
 

@@ -19,7 +19,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from cpe.embedded.classifier import PictureClassifier, classify
 from cpe.embedded.making.classifier import held_out_accuracy
-from cpe.embedded.making.run import load_pictures
+from cpe.embedded.making.data import load_icons
 from cpe.embedded.making.unet import build_scheduler
 from cpe.embedded.pixels import to_tensor
 from cpe.embedded.scorer import load_clip
@@ -54,17 +54,17 @@ def assemble(folder: Path, weights: Path) -> None:
     shutil.copytree(folder / "classifier", weights / "classifier", dirs_exist_ok=True)
 
 
-def measure(pictures_folder: Path, profile: Profile, *, nouns: int = len(NOUNS)) -> dict[str, Any]:
+def measure(folder: Path, profile: Profile, *, nouns: int = len(NOUNS)) -> dict[str, Any]:
     """Returns the model's quality: what the classifier says of held-out renders and of generated pictures.
 
     Args:
-        pictures_folder: the rendered pictures.
+        folder: where the rendered pictures are.
         profile: how to draw.
         nouns: how many of the nouns to ask for (fewer for a quick look).
     """
     torch.set_num_threads(1)
     classifier = PictureClassifier.load(EMBEDDED_FOLDER / "classifier")
-    renders = load_pictures(pictures_folder)
+    renders = load_icons(folder)
     held_noun, held_style = held_out_accuracy(classifier, renders)
     pipe = load_pipeline(EMBEDDED, device="cpu")
     asked = []  # (prompt, noun, style or -1)
@@ -121,7 +121,7 @@ def main() -> None:
         assemble(arguments.folder, EMBEDDED_FOLDER)
         shutil.rmtree(arguments.folder / "checkpoints", ignore_errors=True)  # the next build starts from nothing
     profile = PROFILES["embedded"].model_copy(update={"guidance_scale": arguments.guidance, "steps": arguments.steps})
-    quality = measure(arguments.folder / "pictures", profile, nouns=arguments.nouns)
+    quality = measure(arguments.folder, profile, nouns=arguments.nouns)
     print(json.dumps(quality, indent=1))
     if arguments.nouns == len(NOUNS) and profile == PROFILES["embedded"]:
         (EMBEDDED_FOLDER / "quality.json").write_text(json.dumps(quality, indent=1) + "\n")

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cpe.embedded.classifier import PictureClassifier, classify
-from cpe.embedded.making.run import Run, augment, load_pictures, seed_everything, start_processes
+from cpe.embedded.making.data import load_icons
+from cpe.embedded.making.run import Run, augment, seed_everything, start_processes
 from cpe.embedded.subjects import NOUNS, STYLES
 
 HELD_OUT_SEED = 90_001
@@ -33,7 +34,7 @@ def train(folder: Path, *, steps: int, batch: int, seed: int) -> tuple[float, fl
     """Trains, saves to FOLDER/classifier and returns (seconds, held-out noun accuracy, style accuracy)."""
     seed_everything(seed)
     start_processes()
-    pictures = load_pictures(folder / "pictures")
+    pictures = load_icons(folder)
     model = PictureClassifier(NOUNS, STYLES)
 
     def loss_of(generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the training scripts of the embedded model share: pictures, processes, schedule, checkpoints.
+"""What the training scripts of the embedded model share: processes, schedule, checkpoints.
 
 Every script runs alone or under `torchrun --nproc-per-node N`; with several processes each draws its own
 batches and the gradients are averaged before every step. One thread a process is fastest at this size.
@@ -14,20 +14,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
-
-from cpe.embedded.subjects import NOUNS, STYLES
-
-
-def load_pictures(folder: Path) -> Tensor:
-    """Returns the rendered pictures, (noun, style, 3, 64, 64) in -1..1."""
-    rows = [[np.asarray(Image.open(folder / style / f"{noun}.png")) for style in STYLES] for noun in NOUNS]
-    return torch.from_numpy(np.array(rows)).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
 
 
 def augment(pictures: Tensor, generator: torch.Generator, *, shift: float, zoom: float, turn: float = 0.0) -> Tensor:

@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 
-from cpe.embedded.making.run import Run, augment, load_pictures, seed_everything, start_processes
-from cpe.embedded.subjects import all_captions
+from cpe.embedded.making.data import ANY_PERSON, NOUN_SHARE, Matches, load_captions, load_pictures
+from cpe.embedded.making.run import Run, augment, seed_everything, start_processes
+from cpe.embedded.subjects import NOUNS
 from cpe.words.table import load_table
 
 VOCABULARY_SIZE = 49408
@@ -92,7 +93,7 @@ def _word_vectors(width: int, tokenizer: CLIPTokenizer) -> Tensor:
 
 
 def _caption_ids(tokenizer: CLIPTokenizer) -> set[int]:
-    return {i for text, _, _ in all_captions() for i in tokenizer(text).input_ids}
+    return {i for text in load_captions().texts for i in tokenizer(text).input_ids}
 
 
 def tokenise(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -100,31 +101,42 @@ def tokenise(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt").input_ids
 
 
-def train(folder: Path, name: str, *, width: int, steps: int, batch: int, seed: int) -> float:
-    """Trains one CLIP model and saves it, with its tokenizer, to FOLDER/<name>."""
+def train(
+    folder: Path, name: str, *, width: int, steps: int, batch: int, seed: int, start: Path | None = None
+) -> float:
+    """Trains one CLIP model and saves it, with its tokenizer, to FOLDER/<name>.
+
+    Args:
+        folder: where pictures are and the model goes.
+        name: of the model.
+        width: of its text tower and of the joint space.
+        steps: optimiser steps.
+        batch: pairs a step and process.
+        seed: of weights and draws.
+        start: a text encoder of that width to go on from.
+    """
     seed_everything(seed)
     rank, _ = start_processes()
     tokenizer = build_tokenizer()
     model = build(width, tokenizer)
-    pictures = load_pictures(folder / "pictures")  # (noun, style, 3, 64, 64)
-    captions = list(all_captions())
-    ids = tokenise(tokenizer, [text for text, _, _ in captions])
-    nouns = torch.tensor([noun for _, noun, _ in captions])
-    styles = torch.tensor([style for _, _, style in captions])
+    if start is not None:
+        model.text_model.load_state_dict(CLIPTextModel.from_pretrained(start, dtype=torch.float32).state_dict())
+    pictures, captions = load_pictures(folder), load_captions()
+    ids = tokenise(tokenizer, captions.texts)
+    matches = Matches(pictures, captions)
+    of_people = (captions.subjects >= len(NOUNS)) | (captions.subjects == ANY_PERSON)
+    named, others = torch.nonzero(of_people)[:, 0], torch.nonzero(~of_people)[:, 0]
 
     def loss_of(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(captions), (batch,), generator=generator)
-        any_noun = torch.randint(pictures.shape[0], (batch,), generator=generator)
-        any_style = torch.randint(pictures.shape[1], (batch,), generator=generator)
-        noun = torch.where(nouns[rows] < 0, any_noun, nouns[rows])
-        style = torch.where(styles[rows] < 0, any_style, styles[rows])
-        moved = augment(pictures[noun, style], generator, shift=0.08, zoom=0.08)
+        noun_count = round(batch * NOUN_SHARE)
+        chosen_nouns = others[torch.randint(len(others), (noun_count,), generator=generator)]
+        rows = torch.cat([chosen_nouns, named[torch.randint(len(named), (batch - noun_count,), generator=generator)]])
+        chosen = matches.draw(rows, generator)
+        moved = augment(pictures.at(chosen), generator, shift=0.08, zoom=0.08)
         text = F.normalize(model.get_text_features(input_ids=ids[rows]).pooler_output, dim=-1)
         image = F.normalize(model.get_image_features(pixel_values=moved).pooler_output, dim=-1)
         logits = model.logit_scale.exp() * text @ image.T  # (caption, picture)
-        true = ((nouns[rows][:, None] < 0) | (nouns[rows][:, None] == noun)) & (
-            (styles[rows][:, None] < 0) | (styles[rows][:, None] == style)
-        )
+        true = captions.true_of(rows, pictures.subjects[chosen], pictures.manners[chosen])
         return _matching(logits, true) + _matching(logits.T, true.T)
 
     run = Run(name, folder, steps, peak_rate=1e-3, seed=seed)
@@ -149,8 +161,9 @@ def main() -> None:
     parser.add_argument("--score-steps", type=int, default=1500, help="of clip, which must tell styles apart as it is")
     parser.add_argument("--batch", type=int, default=64, help="pairs a step and process")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="a text encoder that clip-start goes on from")
     given = parser.parse_args()
-    start = {"width": START_WIDTH, "steps": given.steps, "seed": given.seed}
+    start = {"width": START_WIDTH, "steps": given.steps, "seed": given.seed, "start": given.start}
     score = {"width": SCORE_WIDTH, "steps": given.score_steps, "seed": given.seed + 1}
     seconds = train(given.folder, "clip-start", batch=given.batch, **start)
     seconds += train(given.folder, "clip", batch=given.batch, **score)

@@ -18,13 +18,23 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from cpe.embedded.making.autoencoder import LATENT_CHANNELS
-from cpe.embedded.making.run import Run, load_pictures, seed_everything, start_processes
+from cpe.embedded.making.data import (
+    ANY_MANNER,
+    ANY_NOUN,
+    ANY_PERSON,
+    Captions,
+    Pictures,
+    load_captions,
+    load_pictures,
+)
+from cpe.embedded.making.run import Run, seed_everything, start_processes
 from cpe.embedded.making.text import tokenise
-from cpe.embedded.subjects import all_captions
+from cpe.embedded.subjects import GENERIC_STYLE, NOUNS
 
 NOISY_FROM = 900  # of 1000 timesteps
 NOISY_SHARE = 0.5
-STYLED_SHARE = 0.55
+STYLED_SHARE = 0.55  # of the captions of nouns, that name a style
+LOOK_SHARE = 0.85  # of the captions of people, that name a look
 DROPPED_SHARE = 0.1
 GENERIC_SHARE = 0.06
 AVERAGE_DECAY = 0.998
@@ -73,58 +83,72 @@ def build_text_encoder(start: CLIPModel) -> CLIPTextModel:
 class CaptionDraw:
     """Draws captions that are true of a picture, in the shares above."""
 
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
-        captions = list(all_captions())
-        self.ids = tokenise(tokenizer, [text for text, _, _ in captions] + [""])
-        self.empty = len(captions)
+    def __init__(self, tokenizer: CLIPTokenizer, captions: Captions) -> None:
+        self.ids = tokenise(tokenizer, [*captions.texts, ""])
+        self.empty = len(captions.texts)
+        # What a caption says of subject and manner -> its rows; a caption of a noun can also say nothing of its style.
         self.rows: dict[tuple[int, int | None], list[int]] = {}
-        for row, (text, noun, style) in enumerate(captions):
-            named = None if style < 0 and " artist" not in text else style
-            self.rows.setdefault((noun, named), []).append(row)
+        codes = zip(captions.texts, captions.subjects.tolist(), captions.manners.tolist(), strict=True)
+        for row, (text, subject, manner) in enumerate(codes):
+            silent = manner == ANY_MANNER and GENERIC_STYLE not in text
+            self.rows.setdefault((subject, None if silent else manner), []).append(row)
 
-    def draw(self, noun: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, subjects: Tensor, manners: Tensor, generator: torch.Generator) -> Tensor:
         """Returns token ids (B, T) of one caption a picture."""
-        chance = torch.rand(len(noun), 5, generator=generator).tolist()
+        chance = torch.rand(len(subjects), 5, generator=generator).tolist()
         chosen = []
-        for n, s, (dropped, styled, any_noun, any_style, which) in zip(
-            noun.tolist(), style.tolist(), chance, strict=True
+        for subject, manner, (dropped, named, any_subject, any_manner, which) in zip(
+            subjects.tolist(), manners.tolist(), chance, strict=True
         ):
-            key: tuple[int, int | None] = (-1 if any_noun < GENERIC_SHARE else n, None)
-            if styled < STYLED_SHARE:
-                key = (key[0], -1 if any_style < GENERIC_SHARE else s)
-            options = self.rows[key]
+            noun = subject < len(NOUNS)
+            if any_subject < GENERIC_SHARE:
+                subject = ANY_NOUN if noun else ANY_PERSON
+            said: int | None = manner
+            if named >= (STYLED_SHARE if noun else LOOK_SHARE):
+                said = None
+            elif noun and any_manner < GENERIC_SHARE:
+                said = ANY_MANNER
+            options = self.rows[subject, said]
             chosen.append(self.empty if dropped < DROPPED_SHARE else options[int(which * len(options))])
         return self.ids[chosen]
 
 
-def train(folder: Path, *, steps: int, batch: int, seed: int) -> float:
-    """Trains U-Net and text encoder and saves their averages to FOLDER/unet and FOLDER/text_encoder."""
+def train(folder: Path, *, steps: int, batch: int, seed: int, peak_rate: float, start: Path | None = None) -> float:
+    """Trains U-Net and text encoder and saves their averages to FOLDER/unet and FOLDER/text_encoder.
+
+    Args:
+        folder: where pictures, autoencoder and `clip-start` are and the models go.
+        steps: optimiser steps.
+        batch: pictures a step and process.
+        seed: of weights and draws.
+        peak_rate: highest learning rate.
+        start: a U-Net to go on from.
+    """
     seed_everything(seed)
     rank, _ = start_processes()
     tokenizer = CLIPTokenizer.from_pretrained(folder / "clip-start")
     encoder = build_text_encoder(CLIPModel.from_pretrained(folder / "clip-start"))
     unet = build_unet(encoder.config.hidden_size)
-    pictures = load_pictures(folder / "pictures")
-    vae = AutoencoderKL.from_pretrained(folder / "vae")
-    with torch.no_grad():
-        latents = vae.encode(pictures.flatten(0, 1)).latent_dist.mean
-    latents = latents.unflatten(0, pictures.shape[:2])  # (noun, style, Z, 8, 8)
+    if start is not None:
+        unet.load_state_dict(UNet2DConditionModel.from_pretrained(start, torch_dtype=torch.float32).state_dict())
+    pictures = load_pictures(folder)
+    latents = encode(AutoencoderKL.from_pretrained(folder / "vae"), pictures)
     levels = build_scheduler().alphas_cumprod
-    captions = CaptionDraw(tokenizer)
+    captions = CaptionDraw(tokenizer, load_captions())
     modules: dict[str, nn.Module] = {"unet": unet, "text_encoder": encoder}
     averages = {name: copy.deepcopy(module) for name, module in modules.items()}
 
     def loss_of(generator: torch.Generator) -> Tensor:
-        noun = torch.randint(latents.shape[0], (batch,), generator=generator)
-        style = torch.randint(latents.shape[1], (batch,), generator=generator)
-        clean = latents[noun, style]
+        chosen = pictures.draw(batch, generator)
+        clean = latents[chosen]
         timestep = torch.randint(1000, (batch,), generator=generator)
-        noisy_count = int(batch * NOISY_SHARE)
-        timestep[:noisy_count] = torch.randint(NOISY_FROM, 1000, (noisy_count,), generator=generator)
+        noisy = torch.rand(batch, generator=generator) < NOISY_SHARE
+        timestep[noisy] = torch.randint(NOISY_FROM, 1000, (int(noisy.sum()),), generator=generator)
         signal = levels[timestep].sqrt()[:, None, None, None]
         noise_scale = (1 - levels[timestep]).sqrt()[:, None, None, None]
         noise = torch.randn(clean.shape, generator=generator)
-        text = encoder(captions.draw(noun, style, generator)).last_hidden_state  # (B, T, D)
+        tokens = captions.draw(pictures.subjects[chosen], pictures.manners[chosen], generator)
+        text = encoder(tokens).last_hidden_state  # (B, T, D)
         predicted = unet(signal * clean + noise_scale * noise, timestep, text).sample
         return (predicted - (signal * noise - noise_scale * clean)).square().mean()
 
@@ -135,7 +159,7 @@ def train(folder: Path, *, steps: int, batch: int, seed: int) -> float:
             for kept, now in zip(averages[name].parameters(), module.parameters(), strict=True):
                 kept.lerp_(now, 1 - decay)
 
-    run = Run("unet", folder, steps, peak_rate=1.5e-3, seed=seed)
+    run = Run("unet", folder, steps, peak_rate=peak_rate, seed=seed)
     run.state = {f"{m}.{n}": p.data for m, module in averages.items() for n, p in module.named_parameters()}
 
     def after_step(step: int) -> None:
@@ -151,6 +175,13 @@ def train(folder: Path, *, steps: int, batch: int, seed: int) -> float:
     return seconds
 
 
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pictures: Pictures) -> Tensor:
+    """Returns the latents of all pictures (M, Z, 8, 8), without noise."""
+    indices = torch.arange(len(pictures.subjects))
+    return torch.cat([vae.encode(pictures.at(part)).latent_dist.mean for part in indices.split(256)])
+
+
 def _save(module: Any, folder: Path) -> None:
     """Saves a diffusers or transformers model."""
     module.save_pretrained(folder)
@@ -163,8 +194,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=48, help="pictures a step and process")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    seconds = train(arguments.folder, steps=arguments.steps, batch=arguments.batch, seed=arguments.seed)
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate")
+    parser.add_argument("--start", type=Path, help="a U-Net to go on from")
+    given = parser.parse_args()
+    seconds = train(
+        given.folder, steps=given.steps, batch=given.batch, seed=given.seed, peak_rate=given.rate, start=given.start
+    )
     print(f"{seconds:.0f} s")
 
 

@@ -17,6 +17,14 @@ from cpe.models.projections import BaseProjections
 class ConceptTexts:
     """The text embeddings one gate learns from.
 
+    Example:
+        >>> from cpe import encode_prompts, load_pipeline
+        >>> pipe = load_pipeline("embedded", device="cpu")
+        >>> rose, thing = (encode_prompts(pipe, [f"a {name}", f"one {name}"]) for name in ("rose", "object"))
+        >>> texts = ConceptTexts("rose", rose, thing, anchors=encode_prompts(pipe, ["a tulip", "a tree"]), seed=0)
+        >>> texts.target.shape  # templates, tokens, text width
+        torch.Size([2, 77, 96])
+
     Attributes:
         concept: its name.
         target: the concept in each training template, (K, T, D).

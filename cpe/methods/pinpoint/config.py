@@ -2,11 +2,15 @@
 
 Counts have upper limits because lists train unattended: several times what the largest published experiment takes, so
 that what exceeds one is a slip of the keyboard. They are no part of what a gate is known by.
+
+Example:
+    >>> PRESETS["celebrity"].first_steps, PRESETS["artist"].stages
+    (1800, 10)
 """
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cpe.terms.settings import Settings, added_later
 
@@ -51,6 +55,9 @@ class TrainingConfig(Settings):
         anchor_noise: noise on anchors, as a share of their norm.
         anchor_noise_over: whose norm: of the whole prompt (all tokens together), as released, or of each token, which
             is weaker by the root of the number of tokens.
+        way_anchors: of the anchors a step holds still, how many lie on the way from an anchor to the target, so that
+            the gate stays shut short of it; beyond the paper.
+        way_share: how far along they lie: the target's share of the mixture.
         strength: η, how far past the surrogate the target is moved.
         anchor_weight: λ, weight of the anchoring loss.
         warmup_steps: linear warm-up of every stage.
@@ -74,6 +81,8 @@ class TrainingConfig(Settings):
     anchors_per_step: int = Field(32, ge=1, le=MOST_PROMPTS)
     anchor_noise: float = Field(0.001, ge=0)
     anchor_noise_over: Literal["prompt", "token"] = added_later("token")
+    way_anchors: int = added_later(0, ge=0, le=MOST_PROMPTS)
+    way_share: float = added_later(0.4, ge=0, lt=1)
     strength: float = Field(0.3, ge=0)
     anchor_weight: float = Field(1e5, ge=0)
     warmup_steps: int = Field(5, ge=0, le=MOST_STEPS)
@@ -82,6 +91,14 @@ class TrainingConfig(Settings):
     replay: int = Field(0, ge=0, le=MOST_COPIES)
     gradient_clip: float | None = Field(None, gt=0)
     plateau: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _anchors_agree(self) -> "TrainingConfig":
+        if self.way_anchors > self.anchors_per_step:
+            raise ValueError(
+                f"way_anchors must be at most anchors_per_step ({self.anchors_per_step}), got {self.way_anchors}"
+            )
+        return self
 
 
 RELEASED: dict[str, Any] = {"anchor_noise_over": "prompt", "weight_decay": 0.01}  # in all that was published

@@ -33,6 +33,15 @@ PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numb
 class Eraser(Erased):
     """Erases concepts from pipelines by adding gated residuals to cross-attention keys and values.
 
+    Example:
+        >>> from cpe import encode_prompts, fetch, load_pipeline
+        >>> eraser = Eraser.load(fetch("models:/cpe-few@champion"))
+        >>> pipe = load_pipeline("embedded", device="cpu")
+        >>> eraser.openness(encode_prompts(pipe, ["a rose", "a castle"])).shape  # gates, prompts, tokens
+        torch.Size([2, 2, 77])
+        >>> with eraser.attached(pipe):
+        ...     picture = pipe("a rose", num_inference_steps=2, guidance_scale=1.0).images[0]
+
     Args:
         parts: gates by shape, all over the same projections.
 
@@ -111,6 +120,18 @@ class Eraser(Erased):
         with torch.autocast(text.device.type, enabled=False), torch.set_grad_enabled(wanted):
             total = self._residuals(computed, text.dtype)
         return dict(zip(self._sites, total.split(list(self._widths), dim=-1), strict=True))
+
+    @torch.no_grad()
+    def residual_energy(self, pipe: Any, text: Tensor) -> Tensor:
+        """Returns Σ_l ‖residual_l‖² / Σ_l ‖W_l x‖² of each prompt of text (B, T, D), (B,) float64."""
+        network = network_of(pipe)
+        added, own = (torch.zeros(len(text), dtype=torch.float64) for _ in range(2))
+        for site, residual in self.residuals(text).items():
+            projection = network.get_submodule(site)
+            said = projection(text.to(next(projection.parameters())))  # (B, T, O)
+            added += residual.double().square().sum(dim=(1, 2)).cpu()
+            own += said.double().square().sum(dim=(1, 2)).cpu()
+        return added / own
 
     def attach(self, pipe: Any) -> None:
         """Adds the residuals to a pipeline's U-Net (or to a U-Net itself) until `detach`.

@@ -56,6 +56,7 @@ class ErasePhase:
         self.copy = torch.arange(self.copied, device=device).repeat(count, 1)  # the step's, among every copy
         self.rows = torch.zeros(count, 2, self.held, dtype=torch.int64, device=batch.table.device)
         self.share = flat.new_zeros(count, self.held, 1, 1)
+        self.on_way = torch.zeros(count, config.way_anchors, dtype=torch.int64, device=device)  # towards which target
         # On a CPU, noise is drawn only where the gate can see it: in the span of its K columns (docs/method.md, 5).
         columns = self.side.shape[2]
         self.spanned = device.type == "cpu" and config.anchor_noise > 0 and columns <= width
@@ -84,6 +85,8 @@ class ErasePhase:
             self.rows[place] = rows[torch.randint(len(rows), (2, self.held), generator=own.choices)]
             share = torch.rand(self.held, generator=own.choices)  # the same draws in every precision
             self.share[place] = share[:, None, None]
+            if count := self.on_way.shape[1]:
+                self.on_way[place] = torch.randint(templates, (count,), generator=own.choices)
             if self.replayed:
                 first = self.copied - self.replayed
                 order = torch.randperm(self.every_copy.shape[1] - first, generator=own.choices)
@@ -139,6 +142,10 @@ class ErasePhase:
             self.copies[:] = self.every_copy[self.concepts, self.copy]
         over_prompt = self.config.anchor_noise_over == "prompt"
         spread = mix_anchors(self.batch.table, self.rows, self.share, out=self.anchors, over_prompt=over_prompt)
+        if count := self.on_way.shape[1]:
+            starts = self.batch.table[self.rows[:, 0, :count]].to(self.anchors)
+            ends = self.batch.target[self.concepts, self.on_way]
+            torch.lerp(starts, ends, self.config.way_share, out=self.anchors[:, :count])
         if self.config.anchor_noise:
             for noise, own in zip(self.noise, self.batch.draws, strict=True):
                 noise.normal_(generator=own.noise)

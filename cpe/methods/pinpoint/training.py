@@ -50,6 +50,17 @@ def train(
 ) -> Trained:
     """Trains one gate a concept; the base model and the texts stay as they are.
 
+    Example:
+        >>> from cpe import PRESETS, BaseProjections, ConceptTexts, encode_prompts, load_pipeline
+        >>> pipe = load_pipeline("embedded", device="cpu")
+        >>> rose, thing = (encode_prompts(pipe, [f"a {name}", f"one {name}"]) for name in ("rose", "object"))
+        >>> texts = ConceptTexts("rose", rose, thing, anchors=encode_prompts(pipe, ["a tulip", "a tree"]), seed=0)
+        >>> base = BaseProjections.of(pipe.unet, tokens=pipe.tokenizer.model_max_length)
+        >>> quick = PRESETS["emoji"].model_copy(update={"stages": 1, "first_steps": 5})
+        >>> trained = train([texts], base, encode_prompts(pipe, [""])[0], quick)
+        >>> trained.gates.widths == base.widths
+        True
+
     Args:
         concepts: the N concepts' texts.
         base: the model's projections.

@@ -132,14 +132,17 @@ def train(*given, **options):
     count += 1
     return real(*given, **options)
 cpe.methods.pinpoint.training.train = train
+from tasks.here.places import Places
 from tasks.prepare import prepare_concepts
 from tasks.train import train_gates
-plan = prepare_concepts.fn(sys.argv[1])
-train_gates.fn(plan, ["rose"])
+places = Places.from_environment()
+plan = prepare_concepts(places, sys.argv[1])
+train_gates(places, plan, ["rose"])
 print("trained", count)
 """
 
 
+@pytest.mark.slow
 def test_of_two_machines_with_one_store_one_trains_a_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "little.yaml"
     path.write_text(yaml.safe_dump({**LITTLE, "targets": ["rose"]}))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import artifacts.stores.index
-from artifacts.hashing import canonical_json, content_hash, file_hash
+from artifacts.hashing import content_hash, file_hash
 from artifacts.stores.folder import FolderStore
 from artifacts.stores.index import (
     INDEX_NAME,
@@ -25,6 +25,7 @@ from artifacts.stores.index import (
 )
 from artifacts.stores.store import StoreError
 from helpers.fuzz import DEEP, JSON, SHORT, cases
+from wording.canonical import canonical_json
 
 KEY = "gates/3f2a"
 SHA = "0" * 64

@@ -5,6 +5,7 @@ import pytest
 
 from artifacts.stores.lists import LARGEST_FILE_BYTES, sync_lists
 from artifacts.stores.store import StoreError
+from helpers.here import here
 from tasks.prepare import find_list
 
 
@@ -36,10 +37,10 @@ def test_a_list_is_found_by_name_where_lists_are(bucket, tmp_path, monkeypatch):
     put(bucket, "mine/one.yaml", b"name: first\n")
     monkeypatch.setenv("CPE_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("CPE_LISTS", f"s3://{bucket.name}/mine")
-    assert find_list("one").read_text() == "name: first\n"
+    assert find_list(here(), "one").read_text() == "name: first\n"
     put(bucket, "mine/one.yaml", b"name: second\n")
-    assert find_list("one").read_text() == "name: second\n"
-    assert find_list("somewhere/else.yaml").as_posix() == "somewhere/else.yaml"
+    assert find_list(here(), "one").read_text() == "name: second\n"
+    assert find_list(here(), "somewhere/else.yaml").as_posix() == "somewhere/else.yaml"
 
 
 def test_a_file_too_large_for_a_list_is_refused_and_the_copy_stays(bucket, tmp_path):

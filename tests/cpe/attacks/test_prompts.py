@@ -109,13 +109,17 @@ def seen(name, concepts, *, found):
 def test_unknown_attacks_and_those_that_ask_for_nothing_are_refused(tmp_path):
     import yaml
 
-    text = yaml.safe_dump({**LIST, "evaluation": {"templates": ["a {}"], "attacks": ["plural"]}})
+    text = yaml.safe_dump({**LIST, "evaluation": {"as_published": True, "templates": ["a {}"], "attacks": ["plural"]}})
     with pytest.raises(
         ConceptListError, match=r"evaluation\.attacks\[0\] 'plural' names no attack; did you mean 'plurals'"
     ):
         parse_list(text)
     alone = ConceptList.model_validate(
-        {**LIST, "targets": ["rose"], "evaluation": {"templates": ["a {}"], "attacks": ["scenes"]}}
+        {
+            **LIST,
+            "targets": ["rose"],
+            "evaluation": {"as_published": True, "templates": ["a {}"], "attacks": ["scenes"]},
+        }
     )
     with pytest.raises(ConceptListError, match="'scenes' asks for none of the list's targets; remove it"):
         evaluation_sets(alone, folders=[], data=tmp_path)

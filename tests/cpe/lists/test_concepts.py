@@ -415,7 +415,10 @@ def test_a_valid_list_survives_writing_and_reading(data: st.DataObject) -> None:
             "templates": data.draw(templates),
             "anchors": {"general": data.draw(st.lists(words, min_size=1, max_size=3)), "neighbors": 2},
             "training": {"preset": "celebrity", "changes": {"strength": data.draw(st.floats(0, 10))}},
-            "evaluation": {"templates": data.draw(templates), "seeds": data.draw(st.integers(1, 9))},
+            "evaluation": {
+                "templates": [f"{each}, seen" for each in data.draw(templates)],
+                "seeds": data.draw(st.integers(1, 9)),
+            },
             "bars": {"h0_at_least": data.draw(st.none() | st.floats(0, 1))},
             "seed": data.draw(st.integers(0, 2**63 - 1)),
         }
@@ -433,3 +436,32 @@ def test_lists_are_read_without_torch() -> None:
 @pytest.mark.parametrize("path", sorted((LISTS).glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_lists_are_right(path):
     assert load_list(path).name == path.stem
+
+
+@pytest.mark.parametrize("template", ["a picture of {}", "A  picture of {}."])
+def test_an_evaluation_that_training_has_seen_is_refused(template):
+    text = LIST.replace('["a drawing of {}"]', f'["a drawing of {{}}", "{template}"]')
+    with pytest.raises(ConceptListError) as caught:
+        parse_list(text)
+    (problem,) = caught.value.problems
+    assert "line 26: evaluation.templates[1]" in problem
+    assert "is a template of training too, of line 14" in problem
+    assert "as_published: true" in problem
+
+
+def test_an_evaluation_as_published_may_have_templates_of_training():
+    published = parse_list(LIST.replace('["a drawing of {}"]', '["a picture of {}"]\n  as_published: true'))
+    stored = published.model_dump(mode="json")
+    assert "as_published" not in stored["evaluation"]
+    assert ConceptList.model_validate(stored).content_hash == published.content_hash, "saying so changes no address"
+
+
+def test_a_stored_list_of_before_is_read_as_it_is():
+    stored = parse_list(LIST).model_dump(mode="json")
+    stored["evaluation"]["templates"] = stored["templates"]
+    assert ConceptList.model_validate(stored).evaluation.templates == tuple(stored["templates"])
+
+
+@pytest.mark.parametrize("path", sorted(Path("lists").glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_shipped_list_evaluates_what_training_saw(path):
+    assert not load_list(path).evaluation.as_published

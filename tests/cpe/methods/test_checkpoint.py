@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -76,27 +78,37 @@ def test_a_resumed_training_does_not_begin_again(tmp_path):
 
 
 def test_killed_by_the_system_at_random_moments(uninterrupted, tmp_path):
-    script = (
-        "import sys, time, torch; sys.path[:0] = sys.argv[1:3]; torch.set_num_threads(1)\n"
+    script = (  # what trains is forked: importing all once saves seconds a kill
+        "import os, sys, time, torch; sys.path[:0] = sys.argv[1:3]; torch.set_num_threads(1)\n"
         "from pathlib import Path; from safetensors.torch import save_file; from test_checkpoint import run, tensors\n"
-        "print('ready', flush=True)\n"
-        "trained = run(Path(sys.argv[3]), watch=lambda record: time.sleep(0.004))\n"
-        "save_file(tensors(trained), sys.argv[4])"
+        "for line in sys.stdin:\n"
+        "    if child := os.fork():\n"
+        "        print(child, flush=True)\n"
+        "        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)\n"
+        "        continue\n"
+        "    try:\n"
+        "        trained = run(Path(sys.argv[3]), watch=lambda record: time.sleep(0.004))\n"
+        "        save_file(tensors(trained), sys.argv[4])\n"
+        "    finally:\n"
+        "        os._exit(not Path(sys.argv[4]).exists())"
     )
     here = Path(__file__).parent
     done, killed = tmp_path / "gate.safetensors", 0
     dice = random.Random(0)
-    while not done.exists():
-        arguments = [str(here), str(TESTS), str(tmp_path / "checkpoint"), str(done)]
-        with subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+    command = [sys.executable, "-c", script, str(here), str(TESTS), str(tmp_path / "checkpoint"), str(done)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        while not done.exists():
+            process.stdin.write("train\n")
+            process.stdin.flush()
+            child = int(process.stdout.readline())
             if killed < 4:
                 time.sleep(dice.uniform(0.15, 0.6))
-                process.kill()
-                killed += process.wait() == -9
-            else:
-                assert process.wait(timeout=120) == 0
+                os.kill(child, signal.SIGKILL)
+            code = int(process.stdout.readline())
+            killed += code == -9
+            assert code in (0, -9)
     assert killed >= 3, "the training was killed, not merely run"
     assert same(load_file(done), tensors(uninterrupted))
 

@@ -84,6 +84,18 @@ def test_residuals_follow_the_most_open_gate_of_each_token(pipe):
         torch.testing.assert_close(got[site], own.gather(0, winner)[0], rtol=1e-9, atol=1e-12)
 
 
+def test_residual_energy_is_the_share_of_what_projections_say(pipe):
+    eraser = eraser_for(pipe)
+    text = encode_prompts(pipe, ["a tiger", "a bus in the rain"])
+    added = own = torch.zeros(2, dtype=torch.float64)
+    for site, module in find_projections(pipe.unet).items():
+        added = added + eraser.residuals(text)[site].double().square().sum(dim=(1, 2))
+        own = own + (text.double() @ module.weight.double().T).square().sum(dim=(1, 2))
+    energy = eraser.residual_energy(pipe, text)
+    assert (energy > 0).all()
+    torch.testing.assert_close(energy, added / own, rtol=1e-5, atol=0)
+
+
 def test_order_of_concepts_does_not_matter(pipe):
     parts = [gates_for(pipe, GateConfig(gate_rank=rank), seed=rank) for rank in (3, 4, 5)]
     text = encode_prompts(pipe, ["a tiger in the style of noto"])

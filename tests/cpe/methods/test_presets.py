@@ -64,7 +64,7 @@ def test_published_lists_use_the_published_presets_unchanged(name):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("emoji", "214801a5c40ec4ddc99355fb1bde42f3219f905f0a3999a2a57b539bd8081945"),
+        ("emoji", "78a1d6f6fb050464237a2a7940ee560819bb43568be1927fd267ed72ff776332"),
         ("emoji-styles", "6332627a2cc899bf7ec177734bd929b413d964029940f4a93f775763d3d72264"),
     ],
 )

@@ -7,10 +7,11 @@ import torch
 
 import cpe.methods.pinpoint.mixing
 from benchmarks import plain
-from cpe.methods.pinpoint.batch import ConceptTexts, fresh_gates
+from cpe.methods.pinpoint.batch import Batch, ConceptTexts, fresh_gates
 from cpe.methods.pinpoint.config import PRESETS, TrainingConfig
 from cpe.methods.pinpoint.mixing import mix_anchors
 from cpe.methods.pinpoint.records import learning_rate
+from cpe.methods.pinpoint.steps import ErasePhase
 from cpe.methods.pinpoint.training import steps_in_all, train
 from cpe.models.projections import BaseProjections
 from cpe.models.sites import find_projections
@@ -267,6 +268,7 @@ def test_options_beyond_the_paper_are_off_in_its_presets():
     for name in ("celebrity", "artist", "explicit"):
         config = PRESETS[name]
         assert (config.replay, config.gradient_clip, config.plateau, config.gate.tied_qk) == (0, None, 0.0, True), name
+        assert config.way_anchors == 0, name
 
 
 def test_replay_and_clipping_change_the_gate(base):
@@ -274,3 +276,27 @@ def test_replay_and_clipping_change_the_gate(base):
     for change in ({"replay": 2}, {"gradient_clip": 0.01}):
         other, _ = trained([concept("a", 1)], base, CONFIG.model_copy(update={"stages": 3, **change}))
         assert not torch.allclose(plainly.up, other.up), change
+
+
+def test_anchors_on_the_way_lie_between_an_anchor_and_the_target(base):
+    config = CONFIG.model_copy(update={"way_anchors": 4, "way_share": 0.3, "anchor_noise": 0.0})
+    texts, empty = concept("a", 1), random_text(1, seed=999).float()[0]
+    batch = Batch.fresh([texts], base, empty, config)
+    none = batch.flat.new_zeros(1, 0, *empty.shape)
+    phase = ErasePhase(batch, none, none, base, config)
+    for _ in range(3):
+        phase.draw()
+        for place in range(4):
+            start = texts.anchors[phase.rows[0, 0, place]].to(batch.flat)
+            end = batch.target[0, phase.on_way[0, place]]
+            torch.testing.assert_close(phase.anchors[0, place], 0.7 * start + 0.3 * end)
+
+
+def test_without_anchors_on_the_way_nothing_else_is_drawn(base):
+    config = CONFIG.model_copy(update={"way_share": 0.9})
+    torch.testing.assert_close(trained([concept("a", 1)], base)[0].up, trained([concept("a", 1)], base, config)[0].up)
+
+
+def test_more_anchors_on_the_way_than_a_step_holds_are_refused():
+    with pytest.raises(ValueError, match=r"way_anchors must be at most anchors_per_step \(6\), got 7"):
+        TrainingConfig(**{**CONFIG.model_dump(), "way_anchors": 7})

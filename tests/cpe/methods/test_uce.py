@@ -165,6 +165,7 @@ def test_weights_that_were_replaced_since_are_never_said_to_be_put_back():
         detach(pipe)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hash_seed", ["1", "3"])
 def test_the_edit_is_the_same_in_every_process(hash_seed):
     code = (

@@ -1,5 +1,7 @@
 """What other tools do to a U-Net, before or after attaching, leaves it erased: compilers, offloading, LoRA, fusing."""
 
+from functools import cache
+
 import accelerate
 import pytest
 import torch
@@ -22,7 +24,12 @@ def pipe():
 
 @pytest.mark.parametrize(
     ("backend", "whole", "attach_first"),
-    [("eager", True, True), ("eager", True, False), ("eager", False, False), ("aot_eager", True, False)],
+    [
+        ("eager", True, True),
+        pytest.param("eager", True, False, marks=pytest.mark.slow),
+        ("eager", False, False),
+        pytest.param("aot_eager", True, False, marks=pytest.mark.slow),
+    ],
 )
 def test_compiled_unets_erase_like_the_reference_in_one_graph(shared, pipe, backend, whole, attach_first):
     eraser = eraser_for(shared)
@@ -102,18 +109,19 @@ def load_lora(pipe, seed=0, name="styled"):
     pipe.load_lora_weights(tensors, adapter_name=name)
 
 
-def with_lora(eraser, scale=1.0, **options):
-    """Returns the reference picture of a fresh pipeline with the LoRA."""
+@cache
+def with_lora(scale=1.0):
+    """Returns the reference picture of a fresh pipeline with the LoRA, erased by the eraser of all these tests."""
     pipe = tiny_variant("text")
     load_lora(pipe)
     pipe.set_adapters(["styled"], [scale])
-    return by_reference(pipe, eraser, **options)
+    return by_reference(pipe, eraser_for(tiny_variant("text")))
 
 
 @pytest.mark.parametrize("load_first", [True, False])
 def test_a_lora_on_the_same_projections_erases_like_the_reference(shared, pipe, load_first):
     eraser = eraser_for(shared)
-    bare, styled = by_reference(shared, eraser), with_lora(eraser)
+    bare, styled = by_reference(shared, eraser), with_lora()
     assert (bare - styled).abs().max() > 0.05, "the LoRA must change the picture"
     if load_first:
         load_lora(pipe)
@@ -137,17 +145,17 @@ def test_a_changed_lora_scale_is_never_met_by_an_old_output(shared, pipe, load_f
             load_lora(pipe)
         for scale in (1.0, 0.2, 1.0):
             pipe.set_adapters(["styled"], [scale])
-            torch.testing.assert_close(draw_variant(pipe), with_lora(eraser, scale), **LOOSER)
+            torch.testing.assert_close(draw_variant(pipe), with_lora(scale), **LOOSER)
         pipe.set_adapters(["styled"], [1.0])
         got = draw_variant(pipe, cross_attention_kwargs={"scale": 0.4})
-        torch.testing.assert_close(got, with_lora(eraser, 0.4), **LOOSER)
+        torch.testing.assert_close(got, with_lora(0.4), **LOOSER)
 
 
 @pytest.mark.parametrize("load_first", [True, False])
 @pytest.mark.parametrize("unload", [True, False])
 def test_a_lora_fused_between_two_calls_is_never_met_by_an_old_output(shared, pipe, load_first, unload):
     eraser = eraser_for(shared)
-    bare, styled = by_reference(shared, eraser), with_lora(eraser)
+    bare, styled = by_reference(shared, eraser), with_lora()
     if load_first:
         load_lora(pipe)
         pipe.disable_lora()
