@@ -30,6 +30,7 @@ LISTED = {
     **LIST,
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 60}},
     "evaluation": {
+        "as_published": True,
         "templates": ["a picture of a {}"],
         "seeds": 1,
         "attacks": ["inversion", "ring-a-bell-soft", "mma-text"],
