@@ -8,15 +8,15 @@ import yaml
 from typer.testing import CliRunner
 
 from cpe.attacks.base import Search
-from cpe.attacks.table import attack_of
-from cpe.lists.reading import ConceptListError
+from cpe.attacks.table import ATTACKS, attack_of
+from cpe.lists.reading import ConceptListError, parse_list
 from flows.attack import attack
 from flows.cli.app import app
 from flows.erase_and_evaluate import erase_and_evaluate
 from helpers.faults_servers import on_prefect
 from helpers.here import here, places_in
 from helpers.lists import LIST
-from tasks.attacks.figures import attacked
+from tasks.attacks.figures import attacked, chosen_attacks
 from tasks.attacks.search import hunts, search_texts
 from tasks.desk.clean import clean_store, load_plan
 from tasks.draw import shards
@@ -176,6 +176,15 @@ def test_a_text_that_needs_no_erased_model_is_everybodys(place):
     assert soft[0] == soft[1]
     many = attacked(here(), plan, ["ring-a-bell-soft"], starts=9)
     assert many.sets[0].starts == 4, "there are no more different ones"
+
+
+def test_a_list_that_names_no_attack_is_attacked_by_all_and_one_that_does_by_its_own():
+    def chosen(**evaluation):
+        listed = parse_list(yaml.safe_dump({**LIST, "evaluation": {"templates": ["a {}"], **evaluation}}))
+        return [each.name for each in chosen_attacks(listed, None).attacks]
+
+    assert chosen() == list(ATTACKS)
+    assert chosen(attacks=["plurals"]) == ["plurals"]
 
 
 def test_an_attack_by_a_file_that_is_not_there_is_no_empty_table(place, tmp_path):

@@ -63,7 +63,12 @@ STATUS_IS_NEWS = ("cpe status", "cpe doctor", "cpe store verify")  # exit code 1
 SMALL = {
     **LIST,
     "training": {"preset": "emoji", "changes": {"stages": 1, "first_steps": 60, "copies": 0}},
-    "evaluation": {"as_published": True, "templates": ["a picture of a {}"], "seeds": 1},
+    "evaluation": {
+        "as_published": True,
+        "templates": ["a picture of a {}"],
+        "seeds": 1,
+        "attacks": ["capitals", "ring-a-bell-soft"],
+    },
     "bars": {"erased_accuracy_at_most": 1.0, "tolerance": 1.0, "distance_growth": 100.0, "least_pictures": 1},
 }
 RUNNER = CliRunner()
