@@ -120,7 +120,7 @@ def workplace(tmp_path_factory):
     patch.setenv("CPE_LISTS", str(lists))
     patch.chdir(work)  # where `work` is, as in the README
     styles = yaml.safe_load((PROJECT / "lists/emoji-styles.yaml").read_text())
-    styles |= {"evaluation": {"templates": ["a fox in the style of {}"], "seeds": 1}}
+    styles |= {"evaluation": {"templates": ["a horse in the style of {}"], "seeds": 1}}
     styles |= {name: SMALL[name] for name in ("training", "bars")}
     (lists / "emoji-styles.yaml").write_text(yaml.safe_dump(styles))
     with on_prefect(tmp_path_factory):
