@@ -27,6 +27,8 @@ TABLE = {
     "anchors_per_step": (32, 16, 16, "P sampling_batch_size"),
     "anchor_noise": (0.001, 0.001, 0.001, "S NOISE; src/engine/sampling.py holds the same number"),
     "anchor_noise_over": ("prompt", "prompt", "prompt", "src/engine/sampling.py: embs.view(D, -1).norm(2, dim=1)"),
+    "way_anchors": (0, 0, 0, "beyond the paper: its anchors mix with each other alone"),
+    "way_share": (0.4, 0.4, 0.4, "of no effect without way_anchors"),
     "strength": (0.3, 0.5, 3.0, "P guidance_scale, S GUIDE"),
     "anchor_weight": (1e5, 1e4, 1e4, "S PAL"),
     "warmup_steps": (5, 5, 10, "C train.lr_warmup_steps"),
