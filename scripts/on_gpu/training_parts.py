@@ -14,9 +14,10 @@ from torch import Tensor
 
 from benchmarks import training
 from benchmarks.steps import RESTLESS, concepts_of
-from cpe.methods.pinpoint.recording import Stepper
+from cpe.methods.pinpoint.phases.erase import ErasePhase
+from cpe.methods.pinpoint.phases.recording import Stepper
+from cpe.methods.pinpoint.phases.search import AttackPhase
 from cpe.methods.pinpoint.records import StepRecord
-from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase
 from cpe.methods.pinpoint.training import Training, steps_in_all, train
 from cpe.models.projections import BaseProjections
 from scripts.on_gpu.sizes import Sizes

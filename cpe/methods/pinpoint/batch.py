@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cpe.methods.pinpoint.config import TrainingConfig
 from cpe.methods.pinpoint.gates import Gates
+from cpe.models.padding import ended, present
 from cpe.models.projections import BaseProjections
 
 
@@ -63,11 +64,12 @@ class Batch:
         gates: their gates, whose moving tensors are views of `flat`.
         flat: what training moves, one row a concept, (N, P).
         target: each concept in K templates, (N, K, T, D).
-        surrogate: what it turns into, in the same templates, (N, K, T, D).
+        surrogate: what each token of it turns into, (N, K, T, D).
         empty: the empty prompt, (T, D).
         table: embeddings that anchors are rows of, (prompts, T, D), in any floating type.
         anchors: each concept's rows in the table.
         draws: one a concept.
+        padded: whether texts have padding that the network leaves out (rows of zeros, `cpe.models.padding`).
     """
 
     gates: Gates
@@ -78,6 +80,7 @@ class Batch:
     table: Tensor
     anchors: tuple[Tensor, ...]
     draws: tuple[Draws, ...]
+    padded: bool = False
 
     @classmethod
     def fresh(
@@ -95,11 +98,15 @@ class Batch:
         table = concepts[0].anchors
         every = torch.arange(len(table), device=table.device)
         noise = [torch.Generator(flat.device) for _ in concepts]
+        target = torch.stack([texts.target for texts in concepts]).to(flat)
+        surrogate = torch.stack([texts.surrogate for texts in concepts]).to(flat)
+        # The empty prompt is nearly all padding; in texts without any, none of its tokens is.
+        padded = not bool(present(empty).all() and present(target).all())
         return cls(
             gates=gates.viewing(flat),
             flat=flat,
-            target=torch.stack([texts.target for texts in concepts]).to(flat),
-            surrogate=torch.stack([texts.surrogate for texts in concepts]).to(flat),
+            target=target,
+            surrogate=ended(surrogate, target) if padded else surrogate,
             empty=empty.to(flat),
             table=table,
             anchors=tuple(every if texts.anchor_rows is None else texts.anchor_rows for texts in concepts),
@@ -107,6 +114,7 @@ class Batch:
                 Draws(torch.Generator().manual_seed(texts.seed + 1), generator.manual_seed(texts.seed + 2))
                 for texts, generator in zip(concepts, noise, strict=True)
             ),
+            padded=padded,
         )
 
     def some(self, places: Sequence[int]) -> "Batch":
@@ -122,6 +130,7 @@ class Batch:
             table=self.table,
             anchors=tuple(self.anchors[place] for place in places),
             draws=tuple(self.draws[place] for place in places),
+            padded=self.padded,
         )
 
 

@@ -25,6 +25,7 @@ from cpe.methods.pinpoint.storage.folders import gate_files
 from cpe.models.attachment import Attachment, network_of
 from cpe.models.edits import check_free
 from cpe.models.families.table import sites_of
+from cpe.models.padding import present
 from cpe.models.sites import innermost, widths_of
 
 PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numbers
@@ -207,6 +208,8 @@ class Eraser(Erased):
     def _scores(self, text: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields scores (C, B, T) and attentions A (C, B, T, T) of some concepts at a time, in order."""
         self._check_width(text)
+        read = present(text)  # (B, T)
+        padded = not bool(read.all())
         kind = (text.device, text.dtype)
         if not self._scoring or any((matrix.device, matrix.dtype) != kind for matrix in self._scoring):
             self._scoring = [scoring_matrix(part.gates).to(*kind) for part in self._parts]
@@ -217,8 +220,12 @@ class Eraser(Erased):
                 mixed = mixed.permute(2, 0, 1, 3)  # (C, B, T, R + 1 [+ R])
                 query = mixed[..., :rank]
                 key = query if tied else mixed[..., rank + 1 :]
-                attention = (query @ key.transpose(-1, -2)).softmax(dim=-1)
-                yield (attention @ mixed[..., rank : rank + 1])[..., 0], attention
+                logits = query @ key.transpose(-1, -2)  # (C, B, T, T)
+                if padded:
+                    logits = logits.masked_fill(~read[:, None], -torch.inf)
+                attention = logits.softmax(dim=-1)
+                score = (attention @ mixed[..., rank : rank + 1])[..., 0]
+                yield score.masked_fill(~read, -torch.inf) if padded else score, attention
 
     def _check_width(self, text: Tensor) -> None:
         width = self._parts[0].gates.text_width

@@ -45,15 +45,26 @@ class Attended:
     codes: Tensor
 
 
-def attend(mixed: Tensor, config: GateConfig) -> Attended:
-    """Returns the gates' codes for X [Wq | v | D_1 … D_L (| Wk)], (N·B, T, K)."""
+def attend(mixed: Tensor, config: GateConfig, present: Tensor | None = None) -> Attended:
+    """Returns the gates' codes for X [Wq | v | D_1 … D_L (| Wk)], (N·B, T, K).
+
+    Args:
+        mixed: that product.
+        config: the gates' shape.
+        present: which tokens are no padding, (N·B, T); padding is attended to by none and its codes are 0. None: all.
+    """
     rank = config.gate_rank
     query = mixed[..., :rank]
     key = query if config.tied_qk else mixed[..., -rank:]
     values = mixed[..., rank:] if config.tied_qk else mixed[..., rank:-rank]
-    attention = torch.bmm(query, key.transpose(1, 2)).softmax(dim=-1)
+    logits = torch.bmm(query, key.transpose(1, 2))
+    if present is not None:
+        logits = logits.masked_fill(~present[:, None], -torch.inf)
+    attention = logits.softmax(dim=-1)
     mean = torch.bmm(attention, values)
     openness = mean[..., :1].sigmoid()
+    if present is not None:
+        openness = openness * present[..., None]
     codes = mean[..., 1:] * (openness * (config.alpha / config.adapter_rank))
     return Attended(query, key, values, attention, mean, openness, codes)
 

@@ -18,9 +18,10 @@ from cpe.methods.checkpoint import Checkpoint
 from cpe.methods.pinpoint.batch import Batch, ConceptTexts
 from cpe.methods.pinpoint.config import TrainingConfig
 from cpe.methods.pinpoint.identity import identity_of
-from cpe.methods.pinpoint.recording import Stepper
+from cpe.methods.pinpoint.phases.erase import ErasePhase
+from cpe.methods.pinpoint.phases.recording import Stepper
+from cpe.methods.pinpoint.phases.search import AttackPhase
 from cpe.methods.pinpoint.records import StepRecord, Trained, learning_rate
-from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase
 from cpe.models.projections import BaseProjections
 
 CURVE_POINTS = 60

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cpe.methods.pinpoint.config import GateConfig
-from cpe.methods.pinpoint.steps import AttackPhase
+from cpe.methods.pinpoint.phases.search import AttackPhase
 from helpers.objective import COPIES, COUNT, GATES, Case, settings
 from helpers.small import as_plain
 
@@ -57,9 +57,24 @@ def test_a_clipped_gradient_keeps_its_direction_for_each_gate_alone():
     assert clipped.gradient.norm(dim=1).max() <= limit * (1 + 1e-9) < norms.max()
 
 
+@pytest.mark.parametrize("over", ["prompt", "token"])
 @pytest.mark.parametrize("gate", GATES)
-def test_adversary_loss_and_gradient_equal_the_plain_formulas(gate):
-    case = Case(settings(gate))
+def test_padding_takes_no_part_in_erasing(gate, over):
+    """Losses and gradient are those of the texts without their padding, whatever copies and noise there would be."""
+    case = Case(settings(gate, anchor_noise=0.05, anchor_noise_over=over, replay=2), earlier=4, padded=True)
+    phase = case.erase()
+    phase.draw()
+    losses = phase.compute()
+    for index in range(COUNT):
+        expected, gradient = case.plain_erase(phase, index)
+        close(losses[:, index], expected)
+        close(phase.gradient[index], gradient)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("gate", GATES)
+def test_adversary_loss_and_gradient_equal_the_plain_formulas(gate, padded):
+    case = Case(settings(gate), padded=padded)
     phase = AttackPhase(case.batch, case.copies, case.base, case.config)
     phase.draw()
     losses = phase.compute()
@@ -68,7 +83,7 @@ def test_adversary_loss_and_gradient_equal_the_plain_formulas(gate):
         copies = case.copies[index].clone().requires_grad_()
         target = case.batch.target[index, phase.template[index]]
         pairing = [i % len(target) for i in range(COPIES)]
-        loss = case.error(plain_gate, target[pairing] + copies, -copies).mean()
+        loss = case.error(plain_gate, target[pairing] + copies, -copies, of=target[pairing]).mean()
         (gradient,) = torch.autograd.grad(loss, [copies])
         close(losses[0, index], loss.detach())
         close(phase.gradient[index], gradient)

@@ -16,7 +16,8 @@ from cpe.methods.pinpoint.batch import Batch, Draws
 from cpe.methods.pinpoint.config import PRESETS, GateConfig, TrainingConfig
 from cpe.methods.pinpoint.eraser import Eraser
 from cpe.methods.pinpoint.gates import Gates
-from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase
+from cpe.methods.pinpoint.phases.erase import ErasePhase
+from cpe.methods.pinpoint.phases.search import AttackPhase
 from cpe.methods.pinpoint.storage.checks import module_path
 from cpe.methods.pinpoint.storage.files import metadata_of, read_gates, to_tensors
 from cpe.models.projections import BaseProjections

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from cpe.methods.pinpoint.recording import Stepper, record
-from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase, with_copies
+from cpe.methods.pinpoint.phases.erase import ErasePhase, with_copies
+from cpe.methods.pinpoint.phases.recording import Stepper, record
+from cpe.methods.pinpoint.phases.search import AttackPhase
 from cpe.models.projections import BaseProjections
 from helpers.objective import GATES, Case, settings
 from helpers.small import TOKENS, small_unet

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-import cpe.methods.pinpoint.mixing
+import cpe.methods.pinpoint.phases.mixing
 from benchmarks import plain
 from cpe.methods.pinpoint.batch import Batch, ConceptTexts, fresh_gates
 from cpe.methods.pinpoint.config import PRESETS, TrainingConfig
-from cpe.methods.pinpoint.mixing import mix_anchors
+from cpe.methods.pinpoint.phases.erase import ErasePhase
+from cpe.methods.pinpoint.phases.mixing import mix_anchors
 from cpe.methods.pinpoint.records import learning_rate
-from cpe.methods.pinpoint.steps import ErasePhase
 from cpe.methods.pinpoint.training import steps_in_all, train
 from cpe.models.projections import BaseProjections
 from cpe.models.sites import find_projections
@@ -78,7 +78,9 @@ def test_learning_rate_warms_up_and_restarts():
 
 @pytest.mark.parametrize("way", ["_mix_in_cache", "_mix_at_once"])
 def test_anchors_are_mixtures_and_their_noise_spreads_as_that_of_a_pair(way, monkeypatch):
-    monkeypatch.setattr("cpe.methods.pinpoint.mixing._mix_in_cache", getattr(cpe.methods.pinpoint.mixing, way))
+    monkeypatch.setattr(
+        "cpe.methods.pinpoint.phases.mixing._mix_in_cache", getattr(cpe.methods.pinpoint.phases.mixing, way)
+    )
     table = torch.zeros(4, TOKENS, WIDTH, dtype=torch.float64)
     table[:, :, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None]
     rows = torch.tensor([[[0, 1, 2], [3, 2, 1]]])

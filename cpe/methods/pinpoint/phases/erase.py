@@ -1,4 +1,4 @@
-"""The two kinds of training step, each with its gradient written by hand: erasing, and searching adversarial copies.
+"""A training step that erases, with its gradient written by hand.
 
 A step first draws its templates, anchors and noise, then computes from tensors that stay at their places, without
 looking at their values: so the second part can be recorded and replayed.
@@ -13,7 +13,6 @@ from torch import Tensor
 from cpe.methods.pinpoint.batch import Batch
 from cpe.methods.pinpoint.config import TrainingConfig
 from cpe.methods.pinpoint.gates import side_by_side
-from cpe.methods.pinpoint.mixing import mix_anchors
 from cpe.methods.pinpoint.objective import (
     attend,
     attend_gradient,
@@ -23,6 +22,8 @@ from cpe.methods.pinpoint.objective import (
     weigh,
     weigh_gradient,
 )
+from cpe.methods.pinpoint.phases.mixing import mix_anchors
+from cpe.models.padding import present
 from cpe.models.projections import BaseProjections
 
 
@@ -73,7 +74,15 @@ class ErasePhase:
         each_prompt = torch.tensor(shares, dtype=torch.float64).to(flat)
         self.shares = each_prompt[None, :, None, None]  # of the prompts in the loss
         pulled = (self.offset @ base.gram).flatten(2) @ self.every_copy.flatten(2).transpose(1, 2)
-        self.copy_fixed = self.target_fixed[:, :, None] - 2 * pulled + fixed_error(self.every_copy, base)[:, None]
+        own = fixed_error(self.every_copy, base)[:, None]  # (N, 1, C)
+        self.present: Tensor | None = None  # which tokens are no padding, as the block's, offsets left out
+        if batch.padded:
+            self.target_present = present(batch.target)  # (N, K, T)
+            at_token = torch.linalg.vecdot(self.every_copy @ base.gram, self.every_copy)  # (N, C, T)
+            own = self.target_present.to(flat) @ at_token.transpose(1, 2)
+            self.present = torch.ones(self.block[:, self.erased :, :, 0].shape, dtype=torch.bool, device=device)
+            self.present[:, self.copied + self.erased] = present(batch.empty)
+        self.copy_fixed = self.target_fixed[:, :, None] - 2 * pulled + own
         self.gradient = torch.zeros_like(flat)
         flat.grad = self.gradient
 
@@ -104,7 +113,7 @@ class ErasePhase:
             basis, triangle = torch.linalg.qr(self.side)  # (N, D, K), (N, K, K)
             mixed[:, -self.held :] += torch.bmm(self.noise.flatten(1, 2), triangle).view_as(self.noise)
         mixed[:, :copied] += mixed[:, copied : copied + erased][:, self.pairing]  # (t + a) C = t C + a C
-        seen = attend(mixed.flatten(0, 1), config.gate)
+        seen = attend(mixed.flatten(0, 1), config.gate, None if self.present is None else self.present.flatten(0, 1))
         codes = seen.codes.unflatten(0, (count, -1))  # (N, copies | targets | empty | anchors, T, L·S)
         own = weigh(codes.flatten(1, 2), products.metric).view_as(codes)
         errors = torch.linalg.vecdot(codes, own).sum(dim=2)  # (N, prompts)
@@ -146,6 +155,8 @@ class ErasePhase:
             starts = self.batch.table[self.rows[:, 0, :count]].to(self.anchors)
             ends = self.batch.target[self.concepts, self.on_way]
             torch.lerp(starts, ends, self.config.way_share, out=self.anchors[:, :count])
+        if self.present is not None:
+            spread = self._leave_padding_out(self.present) * spread
         if self.config.anchor_noise:
             for noise, own in zip(self.noise, self.batch.draws, strict=True):
                 noise.normal_(generator=own.noise)
@@ -153,65 +164,23 @@ class ErasePhase:
             if not self.spanned:
                 self.anchors += self.noise
 
+    def _leave_padding_out(self, mask: Tensor) -> Tensor:
+        """Marks the step's padding, takes copies off it, and returns which anchors' tokens are none, (N, A, T, 1)."""
+        of_target = self.target_present[self.concepts, self.template]  # (N, E, T)
+        anchors = present(self.anchors)
+        mask[:, : self.copied] = of_target[:, self.pairing]
+        mask[:, self.copied : self.copied + self.erased] = of_target
+        mask[:, -self.held :] = anchors
+        copies = self.every_copy[self.concepts, self.copy]
+        self.copies[:] = copies * mask[:, : self.copied, :, None]
+        return anchors[..., None]
+
     def _leave(self, side: Tensor, up: Tensor) -> None:
         """Leaves the gradient, of each concept clipped to `config.gradient_clip` if that is set."""
         gradient = torch.cat([side.flatten(1), up.flatten(1)], dim=1, out=self.gradient)
         if self.config.gradient_clip is not None:
             norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
             gradient *= (self.config.gradient_clip / norm).clamp(max=1)
-
-
-class AttackPhase:
-    """Steps that, with the gate frozen, move copies so that the target comes back.
-
-    Args:
-        batch: N concepts, whose gates stay as they are.
-        copies: what moves, (N, C, T, D).
-        base: the model's projections.
-        config: the preset.
-    """
-
-    def __init__(self, batch: Batch, copies: Tensor, base: BaseProjections, config: TrainingConfig) -> None:
-        self.batch, self.base, self.config = batch, base, config
-        self.moving = copies
-        self.products = up_products(batch.gates.up, base)
-        side = side_by_side(batch.gates, batch.flat)
-        self.stack = torch.cat([side, self.products.pull.transpose(1, 2)], dim=2)  # (N, D, K + L·S)
-        self.target = torch.bmm(batch.target.flatten(1, 2), side).unflatten(1, batch.target.shape[1:3])
-        count, copied = copies.shape[:2]
-        self.concepts = torch.arange(count, device=copies.device)[:, None]
-        self.pairing = torch.arange(copied, device=copies.device) % config.targets_per_step
-        self.template = torch.zeros(count, config.targets_per_step, dtype=torch.int64, device=copies.device)
-        self.gradient = torch.zeros_like(copies)
-        copies.grad = self.gradient
-
-    def draw(self) -> None:
-        """Draws a step's templates."""
-        templates = self.target.shape[1]
-        for place, own in enumerate(self.batch.draws):
-            self.template[place] = torch.randint(templates, (self.template.shape[1],), generator=own.choices)
-
-    def compute(self) -> Tensor:
-        """Leaves the gradient of the copies and returns each concept's loss and zeros, (3, N)."""
-        copies = self.moving
-        count, copied, tokens, width = copies.shape
-        rows, columns = copies.view(count, copied * tokens, width), self.target.shape[-1]
-        product = torch.bmm(rows, self.stack)  # X C | a hᵀ
-        mixed, pulled = product[..., :columns], product[..., columns:]
-        mixed = mixed.unflatten(1, (copied, tokens)) + self.target[self.concepts, self.template[:, self.pairing]]
-        seen = attend(mixed.flatten(0, 1), self.config.gate)
-        codes = seen.codes.view(count, copied * tokens, -1)
-        own = weigh(codes, self.products.metric)
-        moved = torch.mm(rows.flatten(0, 1), self.base.gram).view_as(rows)  # a M, the only wide product
-        errors = torch.linalg.vecdot(rows, moved).sum(dim=1)
-        errors += torch.linalg.vecdot(codes, own + 2 * pulled).sum(dim=1)
-        own += pulled
-        own *= 2 / copied
-        back = attend_gradient(seen, own.view_as(seen.codes), self.config.gate).view(count, copied * tokens, -1)
-        left = torch.cat([back, codes * (2 / copied)], dim=2)  # (N, C·T, K + L·S)
-        torch.baddbmm(moved, left, self.stack.transpose(1, 2), beta=2 / copied, out=self.gradient.view_as(rows))
-        loss = errors / copied
-        return torch.stack([loss, torch.zeros_like(loss), torch.zeros_like(loss)])
 
 
 def with_copies(rows: Tensor, copied: int) -> Tensor:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from cpe.methods.pinpoint.steps import AttackPhase, ErasePhase
+from cpe.methods.pinpoint.phases.erase import ErasePhase
+from cpe.methods.pinpoint.phases.search import AttackPhase
 
 LOG = logging.getLogger(__name__)
 WARM_UPS = 3  # before a recording, so that libraries have set themselves up
