@@ -5,6 +5,7 @@ offload hooks, a compiler) stays around it, in any order of attaching and taking
 network, goes with its copies, and raises where a call would pass its projections by.
 """
 
+import inspect
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cpe.models.families.table import network_in
+from cpe.models.families.table import family_of, network_in, no_family
 from cpe.models.patches import (
     CheckedCall,
     ErasedForward,
@@ -52,13 +53,13 @@ def detach(pipe: Any) -> None:
 
 
 def network_of(pipe: Any) -> nn.Module:
-    """Returns the U-Net of a pipeline, or the network itself, out of a compiler's wrapping.
+    """Returns the network of a pipeline, or the network itself, out of a compiler's wrapping.
 
     Raises:
         ValueError: there is none.
     """
     if (network := network_in(pipe)) is None:
-        raise ValueError(f"{type(pipe).__name__} has no U-Net; CPE's gates belong to a U-Net's cross-attentions")
+        raise ValueError(no_family(pipe))
     return network
 
 
@@ -97,7 +98,9 @@ class Attachment:
         for owner in [network, *self._attentions]:
             self._patches += [kind(self, owner, name) for name, kind in kinds.items() if hasattr(owner, name)]
         # Hooks and no patch: they run around whatever else is put on the network's forward.
-        self._hooks = [network.register_forward_pre_hook(self._before), network.register_forward_hook(self._after)]
+        before = network.register_forward_pre_hook(self._before, with_kwargs=True)
+        self._hooks = [before, network.register_forward_hook(self._after)]
+        self._family, self._names = family_of(network), list(inspect.signature(type(network).forward).parameters)[1:]
         vars(network)[ATTRIBUTE] = self
         self._pipe: Any = None
         if pipe is not network and not isinstance(pipe, nn.Module):
@@ -163,7 +166,9 @@ class Attachment:
                 )
         self.check()
 
-    def _before(self, network: nn.Module, args: Any) -> None:
+    def _before(self, network: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._family is not None:
+            self.cache.read(self._family.padding({**dict(zip(self._names, args, strict=False)), **kwargs}))
         if torch.compiler.is_compiling():  # compiled code has no room for it; the pipeline's call checks instead
             return
         self.check()

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from cpe.models.families.table import family_of, network_in
+
 # Networks that shape pictures alone, by how their names begin (text is not in them); every other one may shape texts.
 PICTURE_PARTS = (
     *("unet", "vae", "transformer", "controlnet", "movq", "vqgan", "image_encoder", "safety_checker"),
@@ -36,6 +38,9 @@ def text_fingerprint(pipe: Any) -> str:
     digest = hashlib.sha256(type(pipe).__name__.encode())  # the pipeline chooses a layer of the encoder
     encoders = _modules(pipe, picture=False)
     _add_weights(digest, encoders)
+    family = family_of(pipe)
+    way = family.way(network_in(pipe)) if family is not None else []  # type: ignore[arg-type]
+    _add_weights(digest, {f"way.{place}": module for place, module in enumerate(way)})
     for encoder in encoders.values():
         config = getattr(encoder, "config", None)
         digest.update(repr([getattr(config, name, None) for name in TEXT_SETTINGS]).encode())

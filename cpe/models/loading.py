@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cpe.models.families.table import family_of, sites_of
+from cpe.models.families.table import family_of, no_family, sites_of
 from wording.foreign import told
 
 EMBEDDED = "embedded"
@@ -37,7 +37,7 @@ def model_folder(name: str) -> str:
 
 
 def load_pipeline(name: str, *, device: str | None = None) -> Any:
-    """Returns a StableDiffusionPipeline ready to draw and to train on.
+    """Returns a pipeline of a known family ready to draw and to train on.
 
     Example:
         >>> pipe = load_pipeline("embedded", device="cpu")
@@ -71,14 +71,14 @@ def load_pipeline(name: str, *, device: str | None = None) -> Any:
         if Path(where).is_dir():
             raise ModelError(
                 f"base model {name!r}: {where} is no usable model folder ({reason}); it needs model_index.json, "
-                "unet, vae, text_encoder, tokenizer and scheduler as diffusers saves them"
+                "unet or transformer, vae, text_encoder, tokenizer and scheduler as diffusers saves them"
             ) from None
         raise ModelError(
             f"base model {name!r} is not in the local cache and cannot be fetched ({reason}); check the network "
             "and your access to it, or download it elsewhere and give its folder"
         ) from None
     if family_of(pipe) is None:
-        raise ModelError(f"base model {name!r} is a {type(pipe).__name__} without a U-Net; CPE needs cross-attention")
+        raise ModelError(f"base model {name!r}: {no_family(pipe)}")
     sites_of(pipe)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)

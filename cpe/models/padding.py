@@ -26,7 +26,7 @@ def without_padding(text: Tensor, mask: Tensor | None) -> Tensor:
     rows = mask.to(text.device, torch.bool)
     if len(rows) != len(text):
         rows = rows.repeat_interleave(len(text) // len(rows), dim=0)
-    return text * rows[..., None].to(text.dtype)
+    return text.masked_fill(~rows[..., None], 0)  # whatever stood there, infinities included
 
 
 def ended(surrogate: Tensor, target: Tensor) -> Tensor:

@@ -121,7 +121,9 @@ class ErasedForward(Patch):
             output = self.base(text)
             if not self.attachment.cache.active:
                 return output
-            return output + torch.ops.cpe.residual(text.detach(), output.detach(), self.place)
+            return output + torch.ops.cpe.residual(
+                text.detach(), output.detach(), self.place, self.attachment.cache.mask
+            )
         if not self.cache.active:
             return self.base(text)
         return self.cache.output(text, self.index, self.owner, self.base, self.is_linear)

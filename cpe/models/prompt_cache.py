@@ -17,9 +17,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from cpe.models.kept_outputs import KeptOutput, added, bits_of, is_plain, version_of
+from cpe.models.padding import without_padding
+
 PROMPTS_KEPT = 4
 RESIDUALS_MIB = 256
-_HOOKS = ("_hf_hook", "_diffusers_hook")  # accelerate's and diffusers': under them weights come and go
 _NUMBERS = itertools.count()
 _CACHES: "weakref.WeakValueDictionary[int, PromptCache]" = weakref.WeakValueDictionary()
 
@@ -45,6 +47,7 @@ class PromptCache:
         self, source: Residuals, sites: list[str], active: bool = True, places: list[Tensor] | None = None
     ) -> None:
         self.active, self.sites = active, sites
+        self.mask: Tensor | None = None  # which tokens the network reads in this call, (B, T); None: all
         self.number = next(_NUMBERS)
         self.reached: set[int] = set()  # places of the projections that were called
         self._source = source
@@ -66,6 +69,12 @@ class PromptCache:
         """Lets everything go; forwards hand through from now on."""
         self.active = False
         self._prompts = []
+
+    def read(self, mask: Tensor | None) -> None:
+        """Takes over which tokens the network reads from now on, (B, T); the others are padding to the gates too."""
+        known = self.mask
+        if torch.compiler.is_compiling() or not _equal(known, mask):
+            self.mask = mask  # otherwise the same tensor stays: it is what texts are known with
 
     def forget_outputs(self) -> None:
         """Drops the outputs, because the weights changed; residuals stay."""
@@ -92,24 +101,26 @@ class PromptCache:
         self.reached.add(index)
         prompt = self._prompt(text)
         residual = prompt.residuals[self.sites[index]]
-        if torch.is_grad_enabled() or not (is_linear and _is_plain(module)):  # a graph belongs to one step alone
-            return _sum(base_forward(text), residual)
+        if torch.is_grad_enabled() or not (is_linear and is_plain(module)):  # a graph belongs to one step alone
+            return added(base_forward(text), residual)
         kept = prompt.outputs.get(index)
         if kept is None or not kept.holds_for(module, text):
             with torch.inference_mode(False), torch.no_grad():  # normal tensors count their changes in place
-                kept = _Output.of(_sum(base_forward(text), residual), module, text)
+                kept = KeptOutput.of(added(base_forward(text), residual), module, text)
             prompt.outputs[index] = kept
         return kept.value
 
     def _prompt(self, text: Tensor) -> "_Prompt":
         for prompt in self._prompts:
-            if prompt.is_of(text):
+            if prompt.mask is self.mask and prompt.is_of(text):
                 return prompt
         tracked = _is_tracked(text)  # its residuals belong to its graph, and to nothing else
-        alike = (prompt for prompt in self._prompts if not tracked and not prompt.tracked and prompt.equals(text))
+        alike = (prompt for prompt in self._prompts if not tracked and not prompt.tracked and self._is_of(prompt, text))
         found = next(alike, None)
         if found is None:
-            found = _Prompt(text.detach().clone(), self._source.residuals(text), tracked)
+            residuals = self._source.residuals(without_padding(text, self.mask))
+            found = _Prompt(text.detach().clone(), residuals, tracked)
+        found.mask = self.mask
         found.meet(text)
         others = [prompt for prompt in self._prompts if prompt is not found]
         self._prompts, room = [found], RESIDUALS_MIB * 2**20 - found.size
@@ -119,6 +130,10 @@ class PromptCache:
                 self._prompts.append(prompt)
         return found
 
+    def _is_of(self, prompt: "_Prompt", text: Tensor) -> bool:
+        """Whether a prompt has this value and as many of its tokens are read."""
+        return _equal(prompt.mask, self.mask) and prompt.equals(text)
+
 
 @dataclass
 class _Prompt:
@@ -127,9 +142,10 @@ class _Prompt:
     copy: Tensor
     residuals: dict[str, Tensor]
     tracked: bool = False
-    outputs: dict[int, "_Output"] = field(default_factory=dict)
+    outputs: dict[int, "KeptOutput"] = field(default_factory=dict)
     seen: Callable[[], Tensor | None] = lambda: None
     version: int | None = None
+    mask: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -141,47 +157,25 @@ class _Prompt:
         if self.seen() is not text or self.tracked != _is_tracked(text):
             return False
         counted = self.version is not None and text.device.type != "cpu"
-        return self.version == _version(text) if counted else self.equals(text)
+        return self.version == version_of(text) if counted else self.equals(text)
 
     def equals(self, text: Tensor) -> bool:
         same_kind = (text.shape, text.dtype, text.device) == (self.copy.shape, self.copy.dtype, self.copy.device)
-        return same_kind and torch.equal(_words(text), _words(self.copy))
+        return same_kind and torch.equal(bits_of(text), bits_of(self.copy))
 
     def meet(self, text: Tensor) -> None:
         """Takes the tensor for the one to come again; outputs are let go with the tensor they were computed for."""
         if self.seen() is not text:
-            outputs: dict[int, _Output] = {}
+            outputs: dict[int, KeptOutput] = {}
             self.outputs, self.seen = outputs, weakref.ref(text, lambda _: outputs.clear())
-        self.version = _version(text)
+        self.version = version_of(text)
 
 
-@dataclass(frozen=True)
-class _Output:
-    """One projection's output, and the state of everything it came from besides the text."""
-
-    value: Tensor
-    version: int | None
-    parameters: tuple[Callable[[], Tensor | None], ...]
-    state: tuple[Any, ...]
-    checksums: tuple[Tensor | None, ...]
-
-    @classmethod
-    def of(cls, value: Tensor, module: nn.Module, text: Tensor) -> "_Output":
-        parameters = _parameters(module)
-        state, sums = _state(parameters, text), tuple(map(_checksum, parameters))
-        return cls(value, _version(value), tuple(map(weakref.ref, parameters)), state, sums)
-
-    def holds_for(self, module: nn.Module, text: Tensor) -> bool:
-        """Whether nothing changed since, the kept tensor itself included."""
-        parameters = _parameters(module)
-        if len(parameters) != len(self.parameters) or self.state != _state(parameters, text):
-            return False
-        if any(known() is not parameter for known, parameter in zip(self.parameters, parameters, strict=True)):
-            return False
-        if self.version is None or self.version != _version(self.value):
-            return False
-        sums = zip(self.checksums, parameters, strict=True)
-        return all(known is None or torch.equal(known, _checksum(now)) for known, now in sums)  # type: ignore[arg-type]
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two masks say the same."""
+    if one is None or other is None or one is other:
+        return one is other
+    return one.shape == other.shape and torch.equal(one, other.to(one.device))
 
 
 def _is_tracked(text: Tensor) -> bool:
@@ -189,61 +183,14 @@ def _is_tracked(text: Tensor) -> bool:
     return torch.is_grad_enabled() and text.requires_grad
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Whether a linear layer's output depends on nothing but the text and parameters that stay in the module."""
-    hooked = any(name in vars(module) for name in _HOOKS)
-    return not hooked and all(type(parameter) is nn.Parameter for parameter in _parameters(module))
-
-
-def _parameters(module: nn.Module) -> tuple[Tensor, ...]:
-    """Returns a linear layer's weight (O, D) and, if it has one, its bias (O,)."""
-    weight, bias = module.weight, module.bias
-    assert isinstance(weight, Tensor)
-    return (weight,) if bias is None else (weight, bias)  # type: ignore[return-value]
-
-
-def _state(parameters: tuple[Tensor, ...], text: Tensor) -> tuple[Any, ...]:
-    """Returns what tells that a parameter, or the precision that the layer computes in, is another."""
-    kind = text.device.type
-    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    return autocast, *((p.data_ptr(), _version(p), p.dtype, p.device) for p in parameters)
-
-
-def _checksum(parameter: Tensor) -> Tensor | None:
-    """Returns a bias's bits, or each row's sum (O,) of a weight's: changed through `.data` they leave no other trace.
-
-    Only on the CPU: elsewhere comparing would make every step wait for the device.
-    """
-    if parameter.device.type != "cpu":
-        return None
-    words = _words(parameter)
-    return words.sum(dim=1, dtype=torch.int64) if words.dim() > 1 else words.clone()
-
-
-def _words(tensor: Tensor) -> Tensor:
-    """Returns the bits as integers, eight bytes to one where rows divide so: quicker to read than short floats."""
-    size, tensor = tensor.element_size(), tensor.detach().contiguous()
-    if tensor.shape[-1] * size % 8:
-        return tensor.view(torch.uint8)
-    return (tensor.clone() if tensor.storage_offset() * size % 8 else tensor).view(torch.int64)
-
-
-def _sum(output: Tensor, residual: Tensor) -> Tensor:
-    return output + residual.to(output.device, output.dtype)
-
-
-def _version(tensor: Tensor) -> int | None:
-    """Returns the count of in-place changes, or None for inference tensors, which keep none."""
-    return None if tensor.is_inference() else tensor._version
-
-
 @torch.library.custom_op("cpe::residual", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
-def _residual_op(text: Tensor, output: Tensor, place: Tensor) -> Tensor:
+def _residual_op(text: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
     """Looks a residual up inside compiled code, which runs this each time and keeps one graph for all projections."""
     number, index = place.tolist()
+    _CACHES[number].read(mask)
     return _CACHES[number].residual(text, index).to(output.device, output.dtype, copy=True)
 
 
 @_residual_op.register_fake
-def _(text: Tensor, output: Tensor, place: Tensor) -> Tensor:
+def _(text: Tensor, output: Tensor, place: Tensor, mask: Tensor | None) -> Tensor:
     return torch.empty_like(output)

@@ -136,6 +136,8 @@ def _attentions(network: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in network.named_modules():
         if all(isinstance(getattr(module, part, None), nn.Module) for part in ("to_q", *PARTS)):
             block, _, last = name.rpartition(".")
+            if "motion_modules" in block:  # AnimateDiff's, which attend to other frames
+                continue
             if last == "attn2":  # so is the second self-attention of temporal blocks named
                 reads = getattr(module, "is_cross_attention", True)
             else:

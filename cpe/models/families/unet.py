@@ -1,4 +1,4 @@
-"""Models with a U-Net that attends to the text encoder's own output: Stable Diffusion 1, 2 and XL, LCM and the like."""
+"""Models with a U-Net that attends to the text: Stable Diffusion 1, 2 and XL, LCM, Kolors, AnimateDiff and the like."""
 
 # Axes: B prompts, T tokens, D text width.
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cpe.models.families.base import Family
+from cpe.models.families.base import Family, as_drawn
 from cpe.models.sites import find_projections
 
 
@@ -26,14 +26,17 @@ class UNetFamily(Family):
     def sites(self, network: nn.Module) -> dict[str, nn.Linear]:
         return find_projections(network)
 
+    def way(self, network: nn.Module) -> list[nn.Module]:
+        """Returns Kolors' projection of the text; other U-Nets have none."""
+        if getattr(getattr(network, "config", None), "encoder_hid_dim_type", None) != "text_proj":
+            return []
+        return [network.get_submodule("encoder_hid_proj")]
+
     def texts(self, pipe: Any, prompts: Sequence[str]) -> Tensor:
-        encoded: tuple[Tensor, ...] = pipe.encode_prompt(
-            prompt=list(prompts),
-            device=pipe._execution_device,  # the pipeline's own choice when it draws
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=False,
-        )
-        return encoded[0]
+        text: Tensor = as_drawn(pipe, prompts)[0]
+        for module in self.way(getattr(pipe.unet, "_orig_mod", pipe.unet)):
+            text = module(text)
+        return text
 
 
 UNET = UNetFamily()

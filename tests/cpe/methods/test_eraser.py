@@ -14,7 +14,7 @@ from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
 from cpe.methods.pinpoint.storage.checks import GateFileError
 from cpe.methods.pinpoint.storage.files import LoadedGates, metadata_of, read_gates, to_tensors
-from cpe.models import prompt_cache
+from cpe.models import kept_outputs, prompt_cache
 from cpe.models.sites import find_projections
 from cpe.models.text import encode_prompts
 from helpers.small import as_plain
@@ -227,7 +227,7 @@ def test_a_changed_bias_is_noticed_for_the_very_same_text(pipe, site):
 
 @pytest.mark.parametrize("change", ["in place", "other data", "another parameter", "loaded"])
 def test_where_weights_are_not_compared_counted_changes_are_still_noticed(pipe, site, monkeypatch, change):
-    monkeypatch.setattr(prompt_cache, "_checksum", lambda weight: None)
+    monkeypatch.setattr(kept_outputs, "_checksum", lambda weight: None)
     eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
     with torch.no_grad(), eraser.attached(pipe):
         site[1](text)
@@ -236,7 +236,7 @@ def test_where_weights_are_not_compared_counted_changes_are_still_noticed(pipe, 
 
 
 def test_where_weights_are_not_compared_another_precision_is_still_noticed(pipe, site, monkeypatch):
-    monkeypatch.setattr(prompt_cache, "_checksum", lambda weight: None)
+    monkeypatch.setattr(kept_outputs, "_checksum", lambda weight: None)
     eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
     with torch.no_grad(), eraser.attached(pipe):
         site[1](text)
@@ -246,7 +246,7 @@ def test_where_weights_are_not_compared_another_precision_is_still_noticed(pipe,
 
 def test_where_weights_are_not_compared_a_fused_lora_is_still_noticed(pipe, site, monkeypatch):
     """Accelerators do not compare weights; the U-Net's own fusing of LoRA says that they changed."""
-    monkeypatch.setattr(prompt_cache, "_checksum", lambda weight: None)
+    monkeypatch.setattr(kept_outputs, "_checksum", lambda weight: None)
     eraser, text = eraser_for(pipe), encode_prompts(pipe, ["a tiger"])
     for fuse in ("fuse_lora", "unfuse_lora"):
         monkeypatch.setattr(type(pipe.unet), fuse, lambda unet: site[1].weight.data.mul_(2))
@@ -271,11 +271,11 @@ def test_bits_are_compared_wherever_a_tensor_lies_in_memory(width):
     whole = torch.randn(3 * width + 1, generator=torch.Generator().manual_seed(0)).half()
     for start in (0, 1):
         part = whole[start:][: 3 * width].view(3, width)
-        words = prompt_cache._words(part)
-        assert torch.equal(words, prompt_cache._words(part.clone()))
+        words = kept_outputs.bits_of(part)
+        assert torch.equal(words, kept_outputs.bits_of(part.clone()))
         changed = part.clone()
         changed[1, 2] += 1
-        assert not torch.equal(words, prompt_cache._words(changed))
+        assert not torch.equal(words, kept_outputs.bits_of(changed))
 
 
 def test_a_wrapped_forward_of_unknown_effect_is_called_every_step(pipe, site):
