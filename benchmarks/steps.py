@@ -9,8 +9,8 @@ from benchmarks import plain
 from cpe.methods.pinpoint.batch import ConceptTexts
 from cpe.methods.pinpoint.config import TrainingConfig
 from cpe.methods.pinpoint.gates import Gates
-from cpe.methods.pinpoint.phases.recording import Stepper
 from cpe.methods.pinpoint.phases.erase import ErasePhase
+from cpe.methods.pinpoint.phases.recording import Stepper
 from cpe.methods.pinpoint.phases.search import AttackPhase
 from cpe.methods.pinpoint.training import Training
 from cpe.models.projections import BaseProjections

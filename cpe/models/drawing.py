@@ -1,5 +1,6 @@
 """Draws pictures: every picture from its own prompt and seed, the same in whatever batch it is drawn."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,11 +45,21 @@ def generate(
     Noise comes from one CPU generator a picture, so neither batch nor device changes where it starts.
 
     Args:
-        pipe: a Stable Diffusion pipeline, perhaps with an eraser attached; its scheduler is put back afterwards.
+        pipe: a pipeline of a known family, perhaps with an eraser attached; its scheduler is put back afterwards.
         jobs: what to draw.
         profile: sampler, steps, guidance, size and batch.
         progress: called with the number of pictures of each batch, once all of them were taken.
+
+    Raises:
+        ValueError: the pipeline draws videos.
     """
+    takes = inspect.signature(type(pipe).__call__).parameters
+    if video := {"num_frames", "frames", "video_length"} & set(takes):
+        raise ValueError(
+            f"{type(pipe).__name__} draws videos ({video.pop()}); evaluations are of pictures. Its gates train, attach "
+            "and erase by Eraser.attach(pipe)"
+        )
+    exact = {"use_resolution_binning": False} if "use_resolution_binning" in takes else {}  # the profile's own size
 
     def guidance(job: PictureJob) -> float:
         return profile.guidance_scale if job.guidance_scale is None else job.guidance_scale
@@ -61,6 +72,7 @@ def generate(
                 drawn = pipe(
                     None if texts else [job.prompt for job in batch],
                     **asked,
+                    **exact,
                     negative_prompt=[job.negative_prompt for job in batch],
                     num_inference_steps=profile.steps,
                     guidance_scale=scale,

@@ -19,7 +19,7 @@ from cpe.embedded.making.data import Pictures, load_pictures
 from cpe.embedded.making.run import Run, augment, seed_everything, start_processes
 
 LATENT_CHANNELS = 8
-KL_WEIGHT = 0.01
+KL_WEIGHT = 0.002
 LATENT_NOISE = 0.3
 STANDARDISED = 2000  # pictures over which latents are standardised
 

@@ -86,13 +86,14 @@ def _word_vectors(width: int, tokenizer: CLIPTokenizer) -> Tensor:
         if f"{word}</w>" in entries:
             embedding[entries[f"{word}</w>"]] = row
     missing = embedding.abs().sum(dim=1) == 0
-    pieces = torch.tensor(sorted(_caption_ids(tokenizer)))
+    pieces = torch.tensor(sorted(caption_ids(tokenizer)))
     pieces = pieces[missing[pieces]]
     embedding[pieces] = EMBEDDING_STD * torch.randn(len(pieces), width, generator=generator)
     return embedding
 
 
-def _caption_ids(tokenizer: CLIPTokenizer) -> set[int]:
+def caption_ids(tokenizer: CLIPTokenizer) -> set[int]:
+    """Returns the ids of every token that a caption has."""
     return {i for text in load_captions().texts for i in tokenizer(text).input_ids}
 
 

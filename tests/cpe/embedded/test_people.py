@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
+from cpe.embedded.classifier import PictureClassifier
+from cpe.embedded.making import parts
 from cpe.embedded.making.casting import FAMILY, GIVEN, compose_names, further_names
 from cpe.embedded.making.data import ANY_PERSON, Matches, Pictures, load_captions
 from cpe.embedded.making.looks import LARGE_PX, OPERATIONS
 from cpe.embedded.making.traits import DRAWINGS
-from cpe.embedded.people import LOOKS, all_people_captions, people, people_table
+from cpe.embedded.people import LOOKS, NOBODY, all_people_captions, people, people_table
 from cpe.embedded.subjects import NOUNS, STYLES
 from cpe.lists.reading import load_list
 from cpe.models.loading import EMBEDDED_FOLDER
@@ -136,3 +139,19 @@ def _somebody(hair: str) -> Image.Image:
     pen.ellipse([40, 36, 88, 90], fill="peru")
     pen.rectangle([30, 90, 98, 127], fill="seagreen")
     return picture
+
+
+def test_parts_that_are_trained_come_back_as_they_were_kept(tmp_path):
+    parts.restore(tmp_path / "first")
+    parts.keep(tmp_path / "first", tmp_path / "again")
+    kept = sorted(path.relative_to(parts.PARTS) for path in parts.PARTS.rglob("*.safetensors"))
+    assert [str(path) for path in kept] == [
+        "identity/model.safetensors",
+        "text.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+    for path in kept:
+        one, other = load_file(parts.PARTS / path), load_file(tmp_path / "again" / path)
+        for name, tensor in one.items():
+            torch.testing.assert_close(other[name], tensor, rtol=1e-6, atol=0)
+    assert PictureClassifier.load(tmp_path / "first" / "identity").nouns == (*people(), NOBODY)

@@ -12,12 +12,15 @@ from cpe.methods.pinpoint.eraser import Eraser
 from cpe.methods.pinpoint.gates import Gates
 from cpe.methods.pinpoint.storage.files import LoadedGates
 from cpe.methods.pinpoint.training import train
+from cpe.models.drawing import PictureJob, generate
 from cpe.models.families.table import family_of, sites_of
 from cpe.models.fingerprints import fingerprint, text_fingerprint
+from cpe.models.loading import load_pipeline
 from cpe.models.padding import present
 from cpe.models.projections import BaseProjections
 from cpe.models.text import encode_prompts
-from helpers.tiny_transformers import FAMILIES, draw_tiny, shared_transformer, tiny_transformer
+from cpe.terms.profiles import PROFILES, Profile
+from helpers.tiny_transformers import DRAWING, FAMILIES, draw_tiny, shared_transformer, tiny_transformer
 
 PROMPT, LONGER = "a tiger on a tree", "a portrait of a tiger by an artist in the park"
 
@@ -202,6 +205,26 @@ def test_compiled_networks_copies_and_half_precision_erase_too(kind):
         after = draw_tiny(half, kind, PROMPT)
     assert after.isfinite().all()
     assert not torch.allclose(before.float(), after.float(), rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["pixart", "sana", "hunyuan"])
+def test_a_saved_model_is_loaded_drawn_and_erased_by_the_library(kind, tmp_path):
+    tiny_transformer(kind).save_pretrained(tmp_path / kind)
+    pipe = load_pipeline(str(tmp_path / kind), device="cpu")
+    size = DRAWING[kind]["height"]
+    profile = Profile(name="tiny", steps=2, guidance_scale=3.0, height=size, width=size, batch=2)
+    jobs = [PictureJob("0", PROMPT, 0), PictureJob("1", LONGER, 1)]
+    before = [picture for _, picture in generate(pipe, jobs, profile)]
+    assert [picture.size for picture in before] == [(size, size)] * 2
+    with gates_of(pipe, scale=2.0).attached(pipe):
+        after = [picture for _, picture in generate(pipe, jobs, profile)]
+    assert all(a.tobytes() != b.tobytes() for a, b in zip(before, after, strict=True))
+    assert [picture.tobytes() for _, picture in generate(pipe, jobs, profile)] == [b.tobytes() for b in before]
+
+
+def test_a_pipeline_that_draws_videos_says_so():
+    with pytest.raises(ValueError, match="draws videos"):
+        next(generate(shared_transformer("wan"), [PictureJob("0", PROMPT, 0)], PROFILES["quick"]))
 
 
 def test_two_networks_are_refused():
