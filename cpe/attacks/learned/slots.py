@@ -17,12 +17,12 @@ def family_with_one_encoder(pipe: Any) -> Family:
     """Returns a pipeline's family.
 
     Raises:
-        ValueError: it is of none, or has several text encoders: a learned text is one embedding.
+        ValueError: it is of none, has several text encoders (a learned text is one embedding), or no U-Net.
     """
     family = family_of(pipe)
-    if family is None or getattr(pipe, "text_encoder_2", None) is not None:
+    if family is None or getattr(pipe, "text_encoder_2", None) is not None or not hasattr(pipe, "unet"):
         raise ValueError(
-            f"attacks that learn need a model with one text encoder of a known family, got {type(pipe).__name__}; "
+            f"attacks that learn need a model with one text encoder and a U-Net, got {type(pipe).__name__}; "
             "leave them out of evaluation.attacks"
         )
     return family

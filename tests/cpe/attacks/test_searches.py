@@ -158,5 +158,5 @@ def test_a_model_with_two_text_encoders_is_refused_in_one_sentence(pipe):
     class Two:
         unet, text_encoder_2 = pipe.unet, pipe.text_encoder
 
-    with pytest.raises(ValueError, match="with one text encoder of a known family, got Two; leave them out"):
+    with pytest.raises(ValueError, match="with one text encoder and a U-Net, got Two; leave them out"):
         Slots(Two(), 1)
