@@ -23,7 +23,7 @@ from cpe.models.patches import (
     WarnedSaving,
     WholeStateAlone,
 )
-from cpe.models.prompt_cache import PromptCache, Residuals
+from cpe.models.reused.prompt_cache import PromptCache, Residuals
 from cpe.models.sites import innermost, is_fused
 
 ATTRIBUTE = "_cpe_attachment"

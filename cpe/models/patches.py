@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from cpe.models.prompt_cache import PromptCache
+from cpe.models.reused.prompt_cache import PromptCache
 
 _FORWARDS = ("forward", "_old_forward")  # the second is where accelerate's hooks keep what they wrap
 

@@ -10,7 +10,7 @@ from cpe.evaluation.pictures import EvaluationSet, PictureRow
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.gates import Gates
 from cpe.models.loading import EMBEDDED_FOLDER
-from cpe.models.prompt_cache import _Prompt
+from cpe.models.reused.prompt_cache import _Prompt
 from helpers.here import places_in
 from helpers.prepare import plan_of
 from tasks import draw

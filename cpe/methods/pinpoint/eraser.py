@@ -208,9 +208,8 @@ class Eraser(Erased):
     def _scores(self, text: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields scores (C, B, T) and attentions A (C, B, T, T) of some concepts at a time, in order."""
         self._check_width(text)
-        read = present(text)  # (B, T)
+        read, kind = present(text), (text.device, text.dtype)  # read: (B, T)
         padded = not bool(read.all())
-        kind = (text.device, text.dtype)
         if not self._scoring or any((matrix.device, matrix.dtype) != kind for matrix in self._scoring):
             self._scoring = [scoring_matrix(part.gates).to(*kind) for part in self._parts]
         for part, matrix in zip(self._parts, self._scoring, strict=True):

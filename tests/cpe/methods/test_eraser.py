@@ -14,7 +14,7 @@ from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.eraser import Eraser
 from cpe.methods.pinpoint.storage.checks import GateFileError
 from cpe.methods.pinpoint.storage.files import LoadedGates, metadata_of, read_gates, to_tensors
-from cpe.models import kept_outputs, prompt_cache
+from cpe.models.reused import kept_outputs, prompt_cache
 from cpe.models.sites import find_projections
 from cpe.models.text import encode_prompts
 from helpers.small import as_plain

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from cpe.models.kept_outputs import KeptOutput, added, bits_of, is_plain, version_of
 from cpe.models.padding import without_padding
+from cpe.models.reused.kept_outputs import KeptOutput, added, bits_of, is_plain, version_of
 
 PROMPTS_KEPT = 4
 RESIDUALS_MIB = 256
