@@ -157,18 +157,31 @@ def test_the_texts_mark_covers_the_networks_own_way_of_the_text(kind):
     assert text_fingerprint(pipe) != mark
 
 
+@pytest.mark.parametrize("kind", ["pixart", "wan", "ltx", "hunyuan"])
 def test_fused_projections_are_refused(kind):
     pipe = tiny_transformer(kind)
-    if not hasattr(pipe.transformer, "fuse_qkv_projections"):
-        pytest.skip("diffusers cannot fuse them")
     eraser = gates_of(pipe)
     with eraser.attached(pipe), pytest.raises(RuntimeError, match="bypasses the attached gates"):
         pipe.transformer.fuse_qkv_projections()
     pipe.transformer.fuse_qkv_projections()
-    if "attn2" not in str([n for n, m in pipe.transformer.named_modules() if getattr(m, "fused_projections", False)]):
-        pytest.skip("diffusers fuses none of the text's")
     with pytest.raises(ValueError, match="fused"):
         eraser.attach(pipe)
+
+
+def test_fusing_what_reads_no_text_leaves_gates_at_work():
+    """Diffusers fuses none of SANA's cross-attentions."""
+    pipe = tiny_transformer("sana")
+    pipe.transformer.fuse_qkv_projections()
+    eraser = gates_of(pipe)
+    expected = by_hand(pipe, "sana", eraser, PROMPT)
+    with eraser.attached(pipe):
+        drawn = draw_tiny(pipe, "sana", PROMPT, guidance_scale=1.0)
+    torch.testing.assert_close(drawn, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["allegro", "latte"])
+def test_where_diffusers_cannot_fuse_there_is_nothing_to_refuse(kind):
+    assert not hasattr(shared_transformer(kind).transformer, "fuse_qkv_projections")
 
 
 @pytest.mark.parametrize("kind", ["pixart", "wan"])
