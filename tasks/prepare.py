@@ -42,11 +42,11 @@ def check_list(places: Places, name: str, profile: str | None = None) -> None:
         ConceptListError: something in it is wrong, or it names a set that there is no file for.
         ValueError: it cannot be run: no such base model, a file of prompts with a bad row or none, too many pictures.
     """
-    from cpe.models.loading import model_folder
-
     path = find_list(places, name)
     concept_list = _in_profile(load_only_list(path), profile)
     _require_recogniser(concept_list, path)
+    from cpe.models.loading import model_folder  # loads torch, which is not waited for to say that there is no list
+
     model_folder(concept_list.base_model)
     sets, _ = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
     check_pictures(concept_list, sets)
@@ -61,12 +61,12 @@ def prepare_concepts(places: Places, name: str, profile: str | None = None, way:
         profile: how pictures are made, in place of the list's own profile.
         way: of erasing, in place of the list's own method, training and seed.
     """
+    path = find_list(places, name)
+    listed = load_only_list(path)
     from cpe.attacks.learned.slots import family_with_one_encoder
     from cpe.models.fingerprints import fingerprint, text_fingerprint
     from cpe.models.text import unread_names
 
-    path = find_list(places, name)
-    listed = load_only_list(path)
     listed_hash, concept_list = listed.content_hash, _in_profile(way.of(listed) if way else listed, profile)
     _require_recogniser(concept_list, path)
     sets, set_notes = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from prefect.artifacts import create_image_artifact, create_link_artifact, create_table_artifact
-from prefect.context import TaskRunContext
+
+from tasks.here.clock import within_task
 
 
 def show_results(results: dict[str, Any]) -> None:
     """Publishes a run's figures as a table artifact; does nothing outside a Prefect run."""
-    if TaskRunContext.get() is None:
+    if not within_task():
         return
+    from prefect.artifacts import create_table_artifact
+
     rows = [
         {"measure": f"accuracy on {role} concepts", **{key: results[role][key] for key in ("before", "after", "count")}}
         for role in ("erased", "kept")
@@ -28,8 +30,10 @@ def show_results(results: dict[str, Any]) -> None:
 
 def show_comparison(found: dict[str, Any]) -> None:
     """Publishes a comparison as a table artifact, with the way to its page; does nothing outside a Prefect run."""
-    if TaskRunContext.get() is None:
+    if not within_task():
         return
+    from prefect.artifacts import create_link_artifact, create_table_artifact
+
     rows = [
         {
             "method": row["method"],
@@ -55,8 +59,10 @@ def show_report(name: str, report: Path, before: Sequence[bytes], after: Sequenc
         before: PNG files of the erased concepts, drawn by the untouched model.
         after: the same prompts and seeds with the concepts erased.
     """
-    if TaskRunContext.get() is None:
+    if not within_task():
         return
+    from prefect.artifacts import create_image_artifact, create_link_artifact
+
     create_link_artifact(
         link=report.as_uri(), link_text=report.name, key=f"{name.lower()}-report", description="Report"
     )

@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
-
 from artifacts.disk import ADVICE
 from wording.foreign import told
 
@@ -85,16 +82,32 @@ def reporting(tracking_uri: str, what: str) -> Iterator[None]:
     Raises:
         RegistryError: Something failed inside.
     """
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, SQLAlchemyError, BotoCoreError, ClientError, Boto3Error, OSError, ImportError) as error:
+    except RegistryError:
+        raise
+    except Exception as error:
+        if not isinstance(error, (OSError, ImportError, *_errors_below())):
+            raise
         text = told(without_credentials(str(error), tracking_uri), 300)
         where = _public(tracking_uri)
         message = f"cannot {what} at {where}: {text}; {_way_out(error)}"
         raise RegistryError(message) from (error if where == tracking_uri else None)
+
+
+def _errors_below() -> tuple[type[Exception], ...]:
+    """Give the errors of MLflow and of what lies below it, which are loaded only once there is an error."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, *_errors_of_s3())
+
+
+def _errors_of_s3() -> tuple[type[Exception], ...]:
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (BotoCoreError, ClientError, Boto3Error)
 
 
 def without_credentials(text: str, tracking_uri: str) -> str:
@@ -124,7 +137,7 @@ def error_code(error: Any) -> str:
 def _way_out(error: Exception) -> str:
     if error_code(error) in WAYS_OUT:
         return WAYS_OUT[error_code(error)]
-    if isinstance(error, BotoCoreError | ClientError | Boto3Error):
+    if isinstance(error, _errors_of_s3()):
         return "check the S3 address and credentials (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
     return ADVICE.get(getattr(error, "errno", None) or 0, UNREACHABLE)
 

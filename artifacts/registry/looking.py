@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.kinds.bundle import add_gates, holds_bundle
-from artifacts.registry.link import RegistryError, reporting
+from artifacts.registry.link import RegistryError, reporting, sqlite_path
 from artifacts.registry.runs import (
     download,
     has_files,
 )
+from artifacts.registry.sqlite import versions_in
 from artifacts.registry.versions import (
     FILES_HASH,
     MODEL_PREFIX,
@@ -51,7 +52,7 @@ class Lookups:
         """
         check_model_name(name)
         with self._reporting(f"look for {name}"):
-            return versions_of(self.client, name)
+            return self._versions(name)
 
     def has_files(self, name: str, version: int) -> bool:
         """Say whether a version's files are there.
@@ -69,8 +70,11 @@ class Lookups:
             RegistryError: The registry cannot be read.
         """
         with self._reporting("list the models"):
-            names = [name for name in model_names(self.client) if name.startswith(MODEL_PREFIX)]
-            found = [each for name in names for each in versions_of(self.client, name)]
+            path = sqlite_path(self.tracking_uri)
+            found = versions_in(path, prefix=MODEL_PREFIX) if path else None
+            if found is None:
+                names = [name for name in model_names(self.client) if name.startswith(MODEL_PREFIX)]
+                found = [each for name in names for each in versions_of(self.client, name)]
         return sorted(found, key=lambda each: (each.created_at, each.version), reverse=True)
 
     def resolve(self, reference: str) -> ModelVersion:
@@ -89,7 +93,7 @@ class Lookups:
         """
         name, alias, version = parse_reference(reference)
         with self._reporting(f"resolve {reference}"):
-            versions = versions_of(self.client, name)
+            versions = self._versions(name)
             if not versions:
                 names = model_names(self.client)
                 near = [MODEL_PREFIX + name] if MODEL_PREFIX + name in names else get_close_matches(name, names, 1)
@@ -141,6 +145,12 @@ class Lookups:
             source = self.client.get_model_version(version.name, str(version.version)).source
             complete = partial(add_gates, stores=self._stores(version))
             return download(self.client, source, target, version.tags.get(FILES_HASH), complete)
+
+    def _versions(self, name: str) -> list[ModelVersion]:
+        """The versions of a model, newest first, without MLflow's client where that goes."""
+        path = sqlite_path(self.tracking_uri)
+        found = versions_in(path, name=name) if path else None
+        return versions_of(self.client, name) if found is None else found
 
     def _stores(self, version: ModelVersion) -> list[str]:
         """The stores that may hold a version's gates, the likeliest first."""

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from artifacts.registry.champions import Champions
 from artifacts.registry.champions import bundle_of as bundle_of
+from artifacts.registry.late import LateClient
 from artifacts.registry.link import RegistryError as RegistryError
-from artifacts.registry.link import connect, error_code, sqlite_path
+from artifacts.registry.link import error_code, sqlite_path
 from artifacts.registry.looking import Lookups
 from artifacts.registry.runs import (
     check_artifact_path,
@@ -31,7 +32,7 @@ class Registry(Lookups, Champions):
 
     Args:
         tracking_uri: "sqlite:///relative.db", "sqlite:////absolute.db" or "http(s)://…". The folder of a SQLite
-            database is created, and the database too (7 to 9 s, once).
+            database is created, and the database too (7 to 9 s, once), when something is written first.
         artifact_root: Where runs of new experiments keep their files, a folder or an s3:// address. None is the folder
             `artifacts` beside a SQLite database. A server decides by itself.
         store_url: The artifact store in which `fetch` looks for gates first; the one that a version was made in comes
@@ -45,7 +46,7 @@ class Registry(Lookups, Champions):
     def __init__(self, tracking_uri: str, artifact_root: str | None = None, store_url: str | None = None) -> None:
         if artifact_root is not None and "@" in urlsplit(artifact_root).netloc:
             raise ValueError("artifact_root must hold no user or password; credentials come from the environment")
-        self.client: Any = connect(tracking_uri)
+        self.client: Any = LateClient(tracking_uri)
         self.tracking_uri = tracking_uri
         self.store_url = store_url
         database = sqlite_path(tracking_uri)

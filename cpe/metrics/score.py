@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +94,8 @@ def effective_count(right: NDArray[np.float64], clusters: NDArray[Any] | None = 
     """
     if clusters is None or len(right) < 2:
         return len(right)
+    from scipy import stats  # takes half a second, which whoever only shows scores need not wait
+
     sums, counts = _by_cluster(right, clusters)
     share, groups = right.mean(), len(sums)
     apart = ((sums - share * counts) ** 2).sum() / len(right) ** 2
@@ -110,6 +111,8 @@ def exact_share_interval(share: float, count: float, *, level: float = LEVEL) ->
 
     Source: Clopper and Pearson, Biometrika 26, 1934.
     """
+    from scipy import stats
+
     right, tail = share * count, (1 - level) / 2
     low = float(stats.beta.ppf(tail, right, count - right + 1)) if right > 0 else 0.0
     high = float(stats.beta.ppf(1 - tail, right + 1, count - right)) if right < count else 1.0
@@ -121,6 +124,8 @@ def exact_rate_interval(rate: float, count: int, *, level: float = LEVEL) -> tup
 
     Source: Garwood, Biometrika 28, 1936.
     """
+    from scipy import stats
+
     events, tail = rate * count, (1 - level) / 2
     low = float(stats.gamma.ppf(tail, events)) / count if events > 0 else 0.0
     return low, float(stats.gamma.ppf(1 - tail, events + 1)) / count

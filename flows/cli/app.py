@@ -11,16 +11,16 @@ import typer
 
 from flows.cli.attack import attack
 from flows.cli.clean import clean
-from flows.cli.command import command_of, places_here, table
 from flows.cli.compare import compare
-from flows.cli.gates import GatesOption, load_gates
-from flows.cli.interrupt import start_prefect
 from flows.cli.models import models
 from flows.cli.plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli.results import results, show_results
 from flows.cli.status import status
 from flows.cli.store import store
 from flows.cli.watch import watch
+from flows.terminal.command import command_of, places_here, table
+from flows.terminal.gates import GatesOption, load_gates
+from flows.terminal.interrupt import start_prefect
 from wording.figures import number
 
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import places_here, table
-from flows.cli.interrupt import start_prefect
 from flows.cli.plan import ListArgument, ProfileOption
+from flows.terminal.command import places_here, table
+from flows.terminal.interrupt import start_prefect
 from wording.figures import number
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import places_here, table
+from flows.terminal.command import places_here, table
 from wording.figures import size
 
 KEEP_VERSIONS, GRACE_DAYS = 10, 14.0

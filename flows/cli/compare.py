@@ -8,9 +8,9 @@ import typer
 
 from cpe.lists.comparison import TRAINING_SEEDS
 from cpe.methods.table import METHODS
-from flows.cli.command import places_here, table
-from flows.cli.interrupt import start_prefect
 from flows.cli.plan import ListArgument, ProfileOption
+from flows.terminal.command import places_here, table
+from flows.terminal.interrupt import start_prefect
 from wording.figures import MISSING, duration, number
 
 

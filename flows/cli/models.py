@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import command_of, places_here, table
+from flows.terminal.command import command_of, places_here, table
 from wording.figures import number
 from wording.foreign import told
 
@@ -27,12 +27,13 @@ def _list_when_alone(context: typer.Context) -> None:
 @command_of(models, name="list")
 def all_of_them() -> None:
     """List all registered bundles."""
-    from tasks.desk.versions import unnamed_bundles
     from tasks.figures import H0
 
     places = places_here()
     found = places.registry().models()
     if not found:
+        from tasks.desk.versions import unnamed_bundles
+
         lost = unnamed_bundles(places, found)
         print(lost or "no models registered yet; run `cpe erase emoji` first")
         return

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import places_here, table
+from flows.terminal.command import places_here, table
 
 
 def status(

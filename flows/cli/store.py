@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.command import command_of, places_here, table
+from flows.terminal.command import command_of, places_here, table
 
 store = typer.Typer(no_args_is_help=True, help="Verify the artifact store; move damaged artifacts away.")
 command = command_of(store)

@@ -1,5 +1,6 @@
 """Wall-clock seconds by stage, and what is being done right now."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,3 +44,9 @@ def doing() -> str:
     """Returns what is being done, to stand behind "interrupted" or "failed"; "" if nothing is."""
     stage = f" in stage {_stage!r}" if _stage else ""
     return stage + (f", {_work()}" if _work is not None else "")
+
+
+def within_task() -> bool:
+    """Whether a Prefect task is being run; asking loads nothing, since whoever runs one has loaded Prefect already."""
+    context = sys.modules.get("prefect.context")
+    return context is not None and context.TaskRunContext.get() is not None

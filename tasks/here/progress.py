@@ -7,11 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import TaskRunContext
 from tqdm import tqdm
 
-from tasks.here.clock import at_work
+from tasks.here.clock import at_work, within_task
 
 UPDATE_EVERY_S = 5.0
 TERMINAL_EVERY_S, LOG_EVERY_S = 0.5, 15.0
@@ -28,9 +26,9 @@ class Progress:
         self._bar.update(done)
         if note:
             self._bar.set_postfix_str(note, refresh=False)
-        if self._artifact is not None and time.monotonic() - self._updated > UPDATE_EVERY_S:
+        if time.monotonic() - self._updated > UPDATE_EVERY_S:
             self._updated = time.monotonic()
-            update_progress_artifact(self._artifact, progress=100.0 * self._bar.n / max(1, self._total))
+            self._update_artifact()
 
     def complete(self) -> None:
         """Counts what was there already, so that the bar ends full."""
@@ -42,7 +40,12 @@ class Progress:
     def finish(self) -> None:
         """Closes the bar and brings the artifact up to date."""
         self._bar.close()
+        self._update_artifact()
+
+    def _update_artifact(self) -> None:
         if self._artifact is not None:
+            from prefect.artifacts import update_progress_artifact
+
             update_progress_artifact(self._artifact, progress=100.0 * self._bar.n / max(1, self._total))
 
 
@@ -57,11 +60,18 @@ def progress(label: str, total: int, unit: str, **options: Any) -> Iterator[Prog
         options: of tqdm; `initial` is how many were done before, without which the rest is reckoned.
     """
     every_s = TERMINAL_EVERY_S if sys.stderr.isatty() else LOG_EVERY_S
-    artifact = create_progress_artifact(progress=0.0, description=label) if TaskRunContext.get() else None
+    artifact = _artifact(label) if within_task() else None
     bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, mininterval=every_s, **options)
-    shown = Progress(bar, total, artifact if isinstance(artifact, UUID) else None)
+    shown = Progress(bar, total, artifact)
     with at_work(shown.__str__):
         try:
             yield shown
         finally:
             shown.finish()
+
+
+def _artifact(label: str) -> UUID | None:
+    from prefect.artifacts import create_progress_artifact
+
+    made = create_progress_artifact(progress=0.0, description=label)
+    return made if isinstance(made, UUID) else None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.cli.command import table
+from flows.terminal.command import table
 from helpers.fuzz import cases
 from wording.foreign import printable, show, told
 

@@ -47,7 +47,7 @@ def test_the_environment_is_read_once_for_tasks_and_once_for_commands() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr == "from_environment"
     ]
-    assert found == ["tasks/steps.py", "flows/cli/command.py"]
+    assert found == ["tasks/steps.py", "flows/terminal/command.py"]
 
 
 def test_nothing_reaches_behind_a_task() -> None:

@@ -10,7 +10,7 @@ import httpx
 import typer
 from safetensors import SafetensorError
 
-from flows.cli.interrupt import EXIT_CODE, interruptible
+from flows.terminal.interrupt import EXIT_CODE, interruptible
 from wording.foreign import printable
 
 if TYPE_CHECKING:

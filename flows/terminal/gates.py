@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.command import places_here
+from flows.terminal.command import places_here
 
 if TYPE_CHECKING:
     from cpe.methods.erased import Erased
