@@ -30,13 +30,16 @@ def find_list(places: Places, name: str) -> Path:
     return path if path.suffix in (".yaml", ".yml") else places.lists() / f"{name}.yaml"
 
 
-def check_list(places: Places, name: str, profile: str | None = None) -> None:
+def check_list(places: Places, name: str, profile: str | None = None) -> ConceptList:
     """Reads a list and everything it names in seconds, before a server is started or weights are loaded.
 
     Args:
         places: where lists and files of prompts are.
         name: a path, or a name among the lists.
         profile: how pictures are made, in place of the list's own profile.
+
+    Returns:
+        The list.
 
     Raises:
         ConceptListError: something in it is wrong, or it names a set that there is no file for.
@@ -50,6 +53,7 @@ def check_list(places: Places, name: str, profile: str | None = None) -> None:
     model_folder(concept_list.base_model)
     sets, _ = evaluation_sets(concept_list, folders=(path.parent, places.lists()), data=places.data)
     check_pictures(concept_list, sets)
+    return concept_list
 
 
 def prepare_concepts(places: Places, name: str, profile: str | None = None, way: Way | None = None) -> Plan:

@@ -195,7 +195,9 @@ def save_results(
     with places.locked("results"):
         path = folder / f"{_moment_after_all(folder)}-{plan.concepts.name}.json"
         write_whole(path, json.dumps(results, indent=1))
-    places.registry().set_tags(registered.model, registered.version, {FINISHED: "yes"})
+    registry, version = places.registry(), f"{registered.model}/{registered.version}"
+    if registry.resolve(version).tags.get(FINISHED) != "yes":
+        registry.set_tags(registered.model, registered.version, {FINISHED: "yes"})
     show_results(results)
     return results
 

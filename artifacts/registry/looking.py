@@ -13,7 +13,7 @@ from artifacts.registry.runs import (
     download,
     has_files,
 )
-from artifacts.registry.sqlite import versions_in
+from artifacts.registry.sqlite import files_of, versions_in
 from artifacts.registry.versions import (
     FILES_HASH,
     MODEL_PREFIX,
@@ -61,7 +61,7 @@ class Lookups:
             RegistryError: There is no such version, or the registry cannot be read.
         """
         with self._reporting(f"look for the files of {name} version {version}"):
-            return has_files(self.client, self.client.get_model_version(name, str(version)).source)
+            return self._has_files(name, version)
 
     def models(self) -> list[ModelVersion]:
         """List all versions of all registered models whose name starts with `cpe-`, newest first.
@@ -151,6 +151,14 @@ class Lookups:
         path = sqlite_path(self.tracking_uri)
         found = versions_in(path, name=name) if path else None
         return versions_of(self.client, name) if found is None else found
+
+    def _has_files(self, name: str, version: int) -> bool:
+        """Whether a version's files are there, without MLflow's client where that goes."""
+        path = sqlite_path(self.tracking_uri)
+        folder = files_of(path, name, version) if path else None
+        if folder is None:
+            return has_files(self.client, self.client.get_model_version(name, str(version)).source)
+        return any(each.is_file() for each in folder.rglob("*"))
 
     def _stores(self, version: ModelVersion) -> list[str]:
         """The stores that may hold a version's gates, the likeliest first."""

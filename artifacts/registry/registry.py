@@ -19,7 +19,6 @@ from artifacts.registry.looking import Lookups
 from artifacts.registry.runs import (
     check_artifact_path,
     experiment_id,
-    has_files,
     holds_files,
     log_values,
 )
@@ -209,8 +208,7 @@ class Registry(Lookups, Champions):
     def _is_whole(self, version: ModelVersion) -> bool:
         """Whether a version is still there, with its files."""
         with _unless_gone():
-            source = self.client.get_model_version(version.name, str(version.version)).source
-            return has_files(self.client, source)
+            return self._has_files(version.name, version.version)
         return False
 
     def _delete(self, name: str, version: int) -> None:

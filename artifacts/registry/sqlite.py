@@ -9,6 +9,7 @@ from collections import defaultdict
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from artifacts.registry.versions import ModelVersion
 
@@ -24,6 +25,11 @@ VERSIONS = """
     ORDER BY name, version DESC
 """
 TAGS = "SELECT name, version, key, value FROM model_version_tags WHERE workspace = 'default' AND name {which} ?"
+PLACE = """
+    SELECT artifact_uri, source, run_id FROM model_versions AS found JOIN runs ON runs.run_uuid = found.run_id
+    WHERE workspace = 'default' AND current_stage != 'Deleted_Internal' AND lifecycle_stage = 'active'
+    AND found.name = ? AND version = ?
+"""
 ALIASES = "SELECT name, version, alias FROM registered_model_aliases WHERE workspace = 'default' AND name {which} ?"
 
 
@@ -79,6 +85,27 @@ def versions_in(path: Path, *, name: str | None = None, prefix: str = "") -> lis
         )
         for model, version, created, run_id in rows
     ]
+
+
+def files_of(path: Path, name: str, version: int) -> Path | None:
+    """Give the folder of a version's files, which may be gone; None where MLflow's client has to be asked.
+
+    Args:
+        path: The database's file.
+        name: The model.
+        version: Its version.
+    """
+    if not is_known(path):
+        return None
+    try:
+        with closing(_opened(path)) as database:
+            row = database.execute(PLACE, (name, version)).fetchone()
+    except sqlite3.Error:
+        return None
+    uri, source, run_id = row or ("", "", "")
+    if not uri.startswith("file:///") or not source.startswith(f"runs:/{run_id}/"):
+        return None
+    return Path(unquote(urlsplit(uri).path)) / source.removeprefix(f"runs:/{run_id}/")
 
 
 def _opened(path: Path) -> sqlite3.Connection:

@@ -19,8 +19,9 @@ from flows.cli.status import status
 from flows.cli.store import store
 from flows.cli.watch import watch
 from flows.terminal.command import command_of, places_here, table
+from flows.terminal.ending import quick_end
 from flows.terminal.gates import GatesOption, load_gates
-from flows.terminal.interrupt import start_prefect
+from flows.terminal.server import await_prefect, start_prefect
 from wording.figures import number
 
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
@@ -71,13 +72,18 @@ def erase(name: ListArgument, profile: ProfileOption = None) -> None:
 
     Everything is addressed by content: a second run trains and draws only what is new.
     """
-    from tasks.prepare import check_list
+    from cpe.lists.reading import load_only_list
+    from tasks.prepare import check_list, find_list
 
-    check_list(places_here(), name, profile)
-    print(f"Erasing {name}: starting Prefect ...", file=sys.stderr)
+    places = places_here()
+    base_model = load_only_list(find_list(places, name)).base_model
+    print(f"Erasing {name}: starting Prefect, loading {base_model} ...", file=sys.stderr)
     start_prefect()
+    check_list(places, name, profile)
     from flows.erase_and_evaluate import erase_and_evaluate
 
+    places.loaded(base_model)
+    await_prefect()
     show_results(erase_and_evaluate(name, profile))
 
 
@@ -221,5 +227,11 @@ def bench(
     print(training.report({**setting, **trained}), "", inference.report({**setting, **drawn}), sep="\n")
 
 
+def run() -> None:
+    """The program `cpe`."""
+    with quick_end():
+        app()
+
+
 if __name__ == "__main__":
-    app()
+    run()

@@ -8,7 +8,7 @@ import typer
 
 from flows.cli.plan import ListArgument, ProfileOption
 from flows.terminal.command import places_here, table
-from flows.terminal.interrupt import start_prefect
+from flows.terminal.server import await_prefect, start_prefect
 from wording.figures import number
 
 
@@ -32,12 +32,14 @@ def attack(
     from tasks.prepare import check_list, find_list
 
     places = places_here()
-    check_list(places, name, profile)
+    base_model = check_list(places, name, profile).base_model
     chosen_attacks(load_list(find_list(places, name)), attacks, steps=steps, starts=starts)
-    print(f"Attacking {name}: starting Prefect ...", file=sys.stderr)
+    print(f"Attacking {name}: starting Prefect, loading {base_model} ...", file=sys.stderr)
     start_prefect()
     from flows.attack import attack as attack_list
 
+    places.loaded(base_model)
+    await_prefect()
     found = attack_list(name, attacks or None, profile, steps=steps, starts=starts)
     if as_json:
         print(json.dumps(found, indent=1))

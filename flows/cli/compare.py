@@ -10,7 +10,7 @@ from cpe.lists.comparison import TRAINING_SEEDS
 from cpe.methods.table import METHODS
 from flows.cli.plan import ListArgument, ProfileOption
 from flows.terminal.command import places_here, table
-from flows.terminal.interrupt import start_prefect
+from flows.terminal.server import await_prefect, start_prefect
 from wording.figures import MISSING, duration, number
 
 
@@ -55,6 +55,7 @@ def compare(
     start_prefect()
     from flows.compare import compare as run
 
+    await_prefect()
     found = run(name, methods, wanted, profile, workers)
     if as_json:
         print(json.dumps(found, indent=1))

@@ -6,15 +6,13 @@ That one must outlive the command, which tells it how the run ended: without it,
 
 import atexit
 import os
-import secrets
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from contextvars import copy_context
-from typing import Any
+from contextlib import contextmanager
 
+from flows.terminal.server import stop_prefect
 from tasks.here.clock import doing
 
 EXIT_CODE = 130  # as shells say it: 128 and the number of the signal
@@ -68,13 +66,8 @@ class Interrupt:
     def end(self) -> None:
         """Ends the process now: what it writes is whole or not there, as with any kill."""
         self.tell(after_bar=True)
-        if _server is not None and _server.server_process is not None:
-            _server.server_process.terminate()
+        stop_prefect(wait=False)
         os._exit(EXIT_CODE)
-
-
-_server: Any = None
-_settings = ExitStack()  # of the process, from then on
 
 
 @contextmanager
@@ -96,42 +89,3 @@ def interruptible(*, resumes: bool) -> Iterator[Interrupt]:
             atexit.unregister(interrupt.leave)
             signal.set_wakeup_fd(before)
             os.close(writing)
-
-
-def start_prefect() -> None:
-    """Starts the Prefect server of a command that has no other, deaf to SIGINT: what a thread blocks, its child does.
-
-    It asks for a password that this process alone knows, in the environments of both: other accounts reach its port.
-
-    Raises:
-        RuntimeError: the server does not answer in time.
-    """
-    global _server
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import (
-        PREFECT_API_AUTH_STRING,
-        PREFECT_SERVER_API_AUTH_STRING,
-        get_current_settings,
-        temporary_settings,
-    )
-
-    if get_current_settings().api.url:
-        return
-    password = f"cpe:{secrets.token_urlsafe(24)}"
-    own = {PREFECT_API_AUTH_STRING: password, PREFECT_SERVER_API_AUTH_STRING: password}
-    _settings.enter_context(temporary_settings(own))
-    _server = SubprocessASGIServer()
-    failed: list[Exception] = []
-
-    def start() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            _server.start()
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=copy_context().run, args=(start,), daemon=True)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]

@@ -20,13 +20,14 @@ from cpe.methods.erased import Erased
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.scoring import reordered, scoring_matrix
 from cpe.methods.pinpoint.storage.checks import GateFileError
-from cpe.methods.pinpoint.storage.files import LoadedGates, read_gates
+from cpe.methods.pinpoint.storage.files import LoadedGates, check_alike, check_fits, check_width, read_gates
 from cpe.methods.pinpoint.storage.folders import gate_files
+from cpe.methods.strength import Strengths, forget, known
 from cpe.models.attachment import Attachment, network_of
 from cpe.models.edits import check_free
 from cpe.models.families.table import sites_of
 from cpe.models.padding import present
-from cpe.models.sites import innermost, widths_of
+from cpe.models.sites import innermost
 
 PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numbers
 
@@ -51,27 +52,14 @@ class Eraser(Erased):
     """
 
     def __init__(self, parts: Sequence[LoadedGates]) -> None:
-        if not parts:
-            raise GateFileError("an eraser needs at least one gate")
+        check_alike(parts)
         first = parts[0]
         order = {site: place for place, site in enumerate(first.sites)}
-        for part in parts:
-            if part.gates.text_width != first.gates.text_width:
-                raise GateFileError(
-                    f"the gate of {part.concepts[0]!r} expects text width {part.gates.text_width}, that of "
-                    f"{first.concepts[0]!r} {first.gates.text_width}; gates of different base models cannot be merged"
-                )
-            widths = dict(zip(part.sites, part.gates.widths, strict=True))
-            if widths != dict(zip(first.sites, first.gates.widths, strict=True)):
-                odd = sorted(set(part.sites) ^ set(order)) or ["widths differ"]
-                raise GateFileError(
-                    f"the gate of {part.concepts[0]!r} has {len(part.sites)} projections, that of "
-                    f"{first.concepts[0]!r} {len(first.sites)} ({odd[0]}); they belong to different base models"
-                )
         self._sites, self._widths = first.sites, first.gates.widths
         self._parts = [reordered(part, order) for part in parts]
         self._scoring: list[Tensor] = []
         self._attachment: Attachment | None = None
+        self._strength = Strengths(self.concepts, self._forget)
 
     @classmethod
     def load(cls, paths: str | Path | Iterable[str | Path]) -> "Eraser":
@@ -91,6 +79,35 @@ class Eraser(Erased):
     def concepts(self) -> tuple[str, ...]:
         """Names of the erased concepts."""
         return tuple(concept for part in self._parts for concept in part.concepts)
+
+    @property
+    def strength(self) -> Strengths:
+        """How strongly each concept is erased: `eraser.strength["owl"] = 0.5` halves its residual, from then on.
+
+        From 0, which leaves the tokens that its gate wins as they are, to 2; 1 is as trained. May be set while
+        attached; deep copies of the network share it, as they do the gates.
+        """
+        return self._strength
+
+    def without(self, *concepts: str) -> "Eraser":
+        """Returns an eraser of all other concepts, as if it had been loaded without these gates; attached nowhere.
+
+        Raises:
+            UnknownConceptError: a concept is not erased here; names those that are.
+            GateFileError: none is left.
+        """
+        gone = {known(concept, self.strength) for concept in concepts}
+        left = [part for part in (part.without(gone) for part in self._parts) if part.concepts]
+        if not left:
+            raise GateFileError("nothing is left to erase; detach the eraser instead")
+        other = Eraser(left)
+        for name in other.concepts:
+            other.strength[name] = self.strength[name]
+        return other
+
+    def __repr__(self) -> str:
+        attached = self._attachment is not None and self._attachment.active
+        return f"<Eraser of {self.strength.told()}{', attached' if attached else ''}>"
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -153,7 +170,7 @@ class Eraser(Erased):
             raise RuntimeError("this eraser is attached already; detach it first")
         network = network_of(pipe)
         projections = {name: innermost(module) for name, module in sites_of(pipe).items()}
-        self._check_fits(projections)
+        check_fits(self._parts[0], projections)
         check_free(network, projections)
         self._scoring = self._scoring or [scoring_matrix(part.gates) for part in self._parts]
         self._attachment = Attachment(pipe, network, projections, self)
@@ -165,8 +182,15 @@ class Eraser(Erased):
             self._attachment = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy of an eraser is attached nowhere."""
-        return {**vars(self), "_attachment": None}
+        """A copy of an eraser is attached nowhere, and has strengths of its own."""
+        return {**vars(self), "_attachment": None, "_strength": dict(self._strength)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._strength = Strengths(self.concepts, self._forget, state["_strength"])
+
+    def _forget(self) -> None:
+        forget(self)
 
     def _residuals(self, text: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns the winners' residuals of all projections side by side, (B, T, ΣO)."""
@@ -189,8 +213,9 @@ class Eraser(Erased):
         total = torch.empty(prompts, tokens, len(site_of), dtype=dtype, device=text.device)
         for number in winner.unique().tolist():
             config, down, up = self._adapter(number, text)
-            won = winner == number
+            won, strength = winner == number, self._strength[self.concepts[number]]
             opened = config.alpha / config.adapter_rank * score[won].sigmoid()  # (n,): α/S · g
+            opened = opened if strength == 1 else opened * strength
             codes = (opened[:, None] * attended[won] @ down).unflatten(1, (len(counts), -1))  # (n, L, S)
             pieces = (codes[:, site_of, rank] * up[rank] for rank in range(config.adapter_rank))  # (n, ΣO) each
             total[won] = sum(pieces).to(dtype)
@@ -207,7 +232,7 @@ class Eraser(Erased):
 
     def _scores(self, text: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields scores (C, B, T) and attentions A (C, B, T, T) of some concepts at a time, in order."""
-        self._check_width(text)
+        check_width(self._parts[0], text)
         read, kind = present(text), (text.device, text.dtype)  # read: (B, T)
         padded = not bool(read.all())
         if not self._scoring or any((matrix.device, matrix.dtype) != kind for matrix in self._scoring):
@@ -225,26 +250,3 @@ class Eraser(Erased):
                 attention = logits.softmax(dim=-1)
                 score = (attention @ mixed[..., rank : rank + 1])[..., 0]
                 yield score.masked_fill(~read, -torch.inf) if padded else score, attention
-
-    def _check_width(self, text: Tensor) -> None:
-        width = self._parts[0].gates.text_width
-        if text.shape[-1] != width:
-            raise ValueError(
-                f"gates expect text width {width}, got {text.shape[-1]}; were they trained for another text encoder?"
-            )
-
-    def _check_fits(self, projections: dict[str, nn.Module]) -> None:
-        found = {name: widths_of(module)[0] for name, module in projections.items()}
-        expected = dict(zip(self._sites, self._widths, strict=True))
-        text_width = widths_of(next(iter(projections.values())))[1]
-        if text_width != self._parts[0].gates.text_width:
-            raise ValueError(
-                f"gates expect text width {self._parts[0].gates.text_width}, the pipeline has {text_width}; "
-                "were they trained for another base model?"
-            )
-        if found != expected:
-            odd = sorted(set(found.items()) ^ set(expected.items()))[0]
-            raise ValueError(
-                f"gates cover {len(expected)} projections, the pipeline has {len(found)}; they differ at "
-                f"{odd[0]} (width {odd[1]}); were they trained for another base model?"
-            )
