@@ -20,7 +20,7 @@ from urllib.request import urlopen
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from artifacts.registry.registry import Registry
+from artifacts.registry.link import connect
 from helpers.faults import Runner, clean_environment, wait_for
 
 BIN = Path(sys.executable).parent
@@ -128,7 +128,7 @@ class Shared:
     @cached_property
     def database(self) -> Path:
         path = self.folder / "mlflow.db"
-        Registry(f"sqlite:///{path}")
+        connect(f"sqlite:///{path}")  # a registry would make it once it writes
         return path
 
 

@@ -245,8 +245,6 @@ class Eraser(Erased):
                 query = mixed[..., :rank]
                 key = query if tied else mixed[..., rank + 1 :]
                 logits = query @ key.transpose(-1, -2)  # (C, B, T, T)
-                if padded:
-                    logits = logits.masked_fill(~read[:, None], -torch.inf)
-                attention = logits.softmax(dim=-1)
+                attention = (logits.masked_fill(~read[:, None], -torch.inf) if padded else logits).softmax(dim=-1)
                 score = (attention @ mixed[..., rank : rank + 1])[..., 0]
                 yield score.masked_fill(~read, -torch.inf) if padded else score, attention
