@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 
-from cpe.models import prompt_cache
-from cpe.models.prompt_cache import Residuals
+from cpe.models.reused import prompt_cache
+from cpe.models.reused.prompt_cache import Residuals
 from cpe.terms.names import suggest
 
 STRONGEST = 2.0
