@@ -4,8 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 
-from cpe.models.reused import prompt_cache
-from cpe.models.reused.prompt_cache import Residuals
 from cpe.terms.names import suggest
 
 STRONGEST = 2.0
@@ -82,12 +80,3 @@ def known(concept: str, concepts: Mapping[str, object] | Sequence[str]) -> str:
     if concept not in concepts:
         raise UnknownConceptError(f"concept {concept!r} is not erased here{suggest(str(concept), list(concepts))}")
     return concept
-
-
-def forget(source: Residuals) -> None:
-    """Lets go what networks keep of an eraser's residuals: the one that it is attached to, and copies of that."""
-    for cache in [*prompt_cache._CACHES.values()]:
-        if cache._source is source:
-            active = cache.active
-            cache.close()
-            cache.active = active

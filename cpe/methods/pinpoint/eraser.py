@@ -22,11 +22,12 @@ from cpe.methods.pinpoint.scoring import reordered, scoring_matrix
 from cpe.methods.pinpoint.storage.checks import GateFileError
 from cpe.methods.pinpoint.storage.files import LoadedGates, check_alike, check_fits, check_width, read_gates
 from cpe.methods.pinpoint.storage.folders import gate_files
-from cpe.methods.strength import Strengths, forget, known
+from cpe.methods.strength import Strengths, known
 from cpe.models.attachment import Attachment, network_of
 from cpe.models.edits import check_free
 from cpe.models.families.table import sites_of
 from cpe.models.padding import present
+from cpe.models.reused.prompt_cache import forget
 from cpe.models.sites import innermost
 
 PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numbers
@@ -59,7 +60,7 @@ class Eraser(Erased):
         self._parts = [reordered(part, order) for part in parts]
         self._scoring: list[Tensor] = []
         self._attachment: Attachment | None = None
-        self._strength = Strengths(self.concepts, self._forget)
+        self._strength = Strengths(self.concepts, lambda: forget(self))
 
     @classmethod
     def load(cls, paths: str | Path | Iterable[str | Path]) -> "Eraser":
@@ -187,10 +188,7 @@ class Eraser(Erased):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._strength = Strengths(self.concepts, self._forget, state["_strength"])
-
-    def _forget(self) -> None:
-        forget(self)
+        self._strength = Strengths(self.concepts, lambda: forget(self), state["_strength"])
 
     def _residuals(self, text: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns the winners' residuals of all projections side by side, (B, T, ΣO)."""

@@ -171,6 +171,15 @@ class _Prompt:
         self.version = version_of(text)
 
 
+def forget(source: Residuals) -> None:
+    """Lets go what networks keep of a source's residuals: the one that it is attached to, and copies of that."""
+    for cache in [*_CACHES.values()]:
+        if cache._source is source:
+            active = cache.active
+            cache.close()
+            cache.active = active
+
+
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
     """Whether two masks say the same."""
     if one is None or other is None or one is other:
