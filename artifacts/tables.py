@@ -84,6 +84,7 @@ def comparison_schema(measures: Sequence[str]) -> Any:
         _column("method", pa.string()),
         _column("preset", pa.string()),
         _column("seed", pa.int64(), optional=True),  # None: every training seed gives the same
+        _column("targets", pa.int64()),  # how many concepts were erased
         _column("scores", pa.string()),
         *_PROVENANCE,
         _column("seconds", pa.float64(), optional=True),  # of training on one device; None: not known

@@ -20,7 +20,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from cpe.embedded.observers import EmbeddedClassifier
+from cpe.embedded.observers import EmbeddedClassifier, EmbeddedPeople
+from cpe.embedded.people import all_people_templates
 from cpe.embedded.subjects import PLAIN_TEMPLATES, STYLE_TEMPLATES, STYLES
 from cpe.lists.anchors import anchor_names
 from cpe.lists.reading import load_list
@@ -31,6 +32,7 @@ from cpe.methods.lessons import Bench, Encoded, Lesson, Prompt
 from cpe.models.drawing import PictureJob, generate
 from cpe.models.loading import load_pipeline
 from cpe.models.text import encode_prompts
+from cpe.terms.domains import Domain, domain_of
 from cpe.terms.profiles import PROFILES, Profile
 from cpe.terms.templates import fill
 
@@ -64,9 +66,13 @@ def apart_of(concepts: ConceptList, count: int) -> list[str]:
     Raises:
         ValueError: there are not so many.
     """
-    known = [template.format(noun="a {}") for template in PLAIN_TEMPLATES]
-    known += [each.format(noun="a {}", style=style) for each in STYLE_TEMPLATES for style in STYLES]
-    apart = [each for each in known if each not in (*concepts.templates, *concepts.evaluation.templates)]
+    if domain_of(concepts.domain).by_face:
+        known = list(all_people_templates())
+    else:
+        known = [template.format(noun="a {}") for template in PLAIN_TEMPLATES]
+        known += [each.format(noun="a {}", style=style) for each in STYLE_TEMPLATES for style in STYLES]
+    seen = {each.casefold() for each in (*concepts.templates, *concepts.evaluation.templates)}
+    apart = [each for each in known if each.casefold() not in seen]
     if len(apart) < count:
         raise ValueError(f"{len(apart)} templates are apart from training and evaluation, {count} are asked for")
     return [apart[number * len(apart) // count] for number in range(count)]
@@ -78,10 +84,11 @@ def jobs_of(names: Sequence[str], templates: Sequence[str], seeds: int) -> list[
     return [PictureJob(n, fill(t, n), seed) for n, t, seed in itertools.product(names, templates, seeded)]
 
 
-def recognised(pipe: Any, jobs: Sequence[PictureJob], profile: Profile) -> float:
+def recognised(pipe: Any, jobs: Sequence[PictureJob], profile: Profile, domain: Domain) -> float:
     """Returns the share of pictures whose name the classifier sees in them."""
     drawn = list(generate(pipe, jobs, profile))
-    seen = EmbeddedClassifier().look([picture for _, picture in drawn], [])["noun"]
+    observer = EmbeddedPeople() if domain.by_face else EmbeddedClassifier()
+    seen = observer.look([picture for _, picture in drawn], [])[domain.recognised]
     return sum(noun == job.picture_id for noun, (job, _) in zip(seen, drawn, strict=True)) / len(drawn)
 
 
@@ -117,6 +124,7 @@ def search(
     """Trains every combination, draws, and prints a line each, the untouched model's first."""
     pipe, profile, lessons = load_pipeline(concepts.base_model), PROFILES[concepts.profile], lessons_of(concepts)
     texts, apart = encoded(pipe, lessons), apart_of(concepts, templates)
+    domain = domain_of(concepts.domain)
     erased = jobs_of([lesson.concept for lesson in lessons], apart, seeds)
     kept = jobs_of(concepts.kept, apart, seeds)
     print(f"{len(erased)} erased and {len(kept)} kept pictures, templates {apart}")
@@ -126,7 +134,7 @@ def search(
         eraser = None if changes is None else trained(method, lessons, texts, pipe, method.config(preset, changes))
         took = time.perf_counter() - started
         with eraser.attached(pipe) if eraser else nullcontext():
-            left, stays = (recognised(pipe, jobs, profile) for jobs in (erased, kept))
+            left, stays = (recognised(pipe, jobs, profile, domain) for jobs in (erased, kept))
         both = 2 * (1 - left) * stays / max(1 - left + stays, 1e-9)
         line = f"erased left {left:6.1%}  kept {stays:6.1%}  harmonic mean {both:.3f}  trained in {took:6.1f} s"
         print(line, "untouched" if changes is None else json.dumps(changes), flush=True)

@@ -19,6 +19,7 @@ def compare(
     seeds: int = TRAINING_SEEDS,
     profile: str | None = None,
     workers: int = 1,
+    erased: list[int] | None = None,
     concepts: str | None = None,
 ) -> dict[str, Any]:
     """Erases a list in several ways, measures all on the same pictures, and writes one page and one table.
@@ -31,6 +32,7 @@ def compare(
         seeds: how many training seeds each gets that draws anything at random, from the list's own on.
         profile: how pictures are made, in place of the list's own profile.
         workers: of the pool, to share training, drawing and looking at pictures with.
+        erased: how many of the list's targets to erase, one number after the other; None is all of them.
         concepts: former name of `list`, which earlier deployments give; it counts where it is given.
 
     Returns:
@@ -39,13 +41,14 @@ def compare(
     clock = Clock()
     with clock.stage("prepare"):
         name = concepts or list
-        ways = choose_ways(name, methods, seeds)
+        ways = choose_ways(name, methods, seeds, erased)
         plans = [prepare_concepts(name, profile, way) for way in ways]
         for plan in plans:
             check_limits(plan)
     measured = []
     for number, (way, plan) in enumerate(zip(ways, plans, strict=True), 1):
-        print(f"{number} of {len(ways)}: {way.method}, training seed {way.seed}", file=sys.stderr)
+        count = f", {way.erased} erased" if way.erased else ""
+        print(f"{number} of {len(ways)}: {way.method}, training seed {way.seed}{count}", file=sys.stderr)
         _, scores = erase_and_measure(plan, store_plan(plan), workers, clock)
         measured.append(Measured(way, plan, scores))
     with clock.stage("compare"):

@@ -12,7 +12,7 @@ from cpe.lists.reading import ConceptListError, load_only_list, read_mapping
 from cpe.lists.schema import ConceptList
 from cpe.methods.base import method_of
 from cpe.methods.table import DEFAULT
-from cpe.terms.domains import domain_of
+from cpe.terms.domains import PEOPLE, domain_of
 from cpe.terms.names import suggest
 from cpe.terms.profiles import PROFILES
 from tasks.embed import cached_texts, embedding_cache
@@ -138,15 +138,18 @@ def _in_profile(concept_list: ConceptList, profile: str | None) -> ConceptList:
 
 
 def _require_recogniser(concept_list: ConceptList, path: Path) -> None:
-    """Refuses what the embedded classifier cannot recognise: it would pass for erased without being seen.
+    """Refuses what the embedded classifiers cannot recognise: it would pass for erased without being seen.
 
     Raises:
-        ConceptListError: nouns or styles that the classifier does not know, with their lines and the nearest it knows.
+        ConceptListError: nouns, styles or people that they do not know, with their lines and the nearest they know.
     """
+    from cpe.embedded.people import people
     from cpe.embedded.subjects import KNOWN
 
     domain = concept_list.domain
     known = KNOWN.get(domain_of(domain).recognised)
+    if domain_of(domain).observer == PEOPLE and PROFILES[concept_list.profile].features == "embedded":
+        known = people()
     if known is None:
         return
     named = {("targets", index): target.name for index, target in enumerate(concept_list.targets)}

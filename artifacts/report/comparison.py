@@ -1,10 +1,11 @@
 """The page of a comparison: what it says, as plain values, and how it is written; no outside resource, no script."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from artifacts.report.curves import Curve, curves
 from artifacts.report.html import in_utc, interval, render
 from artifacts.report.tradeoff import Point, tradeoff
 from wording.figures import is_known, number
@@ -88,6 +89,7 @@ class Comparison:
         tables: the first is the summary.
         details: tables that are folded up.
         points: each way's erased and kept accuracy, for the chart; none where that was not measured.
+        curves: each way's measure over how many it erases, by what is measured; empty where that does not differ.
         sheets: of pictures.
         repeat: what is needed to make it again, by name.
         notes: what a reader must know to read the figures rightly.
@@ -101,6 +103,7 @@ class Comparison:
     tables: Sequence[Table]
     details: Sequence[Table] = ()
     points: Sequence[Point] = ()
+    curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
     sheets: Sequence[Sheet] = ()
     repeat: Mapping[str, Any]
     notes: Sequence[str] = ()
@@ -114,6 +117,7 @@ def render_comparison(comparison: Comparison) -> str:
         created=in_utc(comparison.created_at),
         tables=[_shown(table, mark=True) for table in comparison.tables],
         details=[_shown(table, mark=False) for table in comparison.details],
+        sweeps={label: curves(shown) for label, shown in comparison.curves.items() if shown},
         chart=tradeoff(comparison.points) if comparison.points else None,
     )
 

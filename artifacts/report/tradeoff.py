@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from artifacts.report.ticks import labels_apart, percent, step_of, ticks
+
 # The plotting area, in units of the view box (720 wide, 330 high); labels stand to the right of the points.
 WIDTH, HEIGHT = 720.0, 330.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 600.0, 16.0, 278.0
-APART = 15.0  # between two labels, from line to line
-STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def tradeoff(points: Sequence[Point]) -> dict[str, Any]:
     """
     most = max(point.erased[2] for point in points)
     least = min(point.kept[1] for point in points)
-    step_x, step_y = _step(most), _step(1 - least)
+    step_x, step_y = step_of(most), step_of(1 - least)
     end_x = min(1.0, math.ceil(round(most / step_x, 6)) * step_x) or step_x
     end_y = max(0.0, 1 - (math.ceil(round((1 - least) / step_y, 6)) * step_y or step_y))
 
@@ -49,33 +49,10 @@ def tradeoff(points: Sequence[Point]) -> dict[str, Any]:
         }
         for point in points
     ]
-    _place_labels(marks)
+    labels_apart(marks, TOP, BOTTOM)
     return {
         "frame": (LEFT, RIGHT, TOP, BOTTOM, WIDTH, HEIGHT),
         "marks": marks,
-        "x_ticks": [(across(value), _percent(value, step_x)) for value in _ticks(0.0, end_x, step_x)],
-        "y_ticks": [(down(value), _percent(value, step_y)) for value in _ticks(end_y, 1.0, step_y)],
+        "x_ticks": [(across(value), percent(value, step_x)) for value in ticks(0.0, end_x, step_x)],
+        "y_ticks": [(down(value), percent(value, step_y)) for value in ticks(end_y, 1.0, step_y)],
     }
-
-
-def _place_labels(marks: list[dict[str, Any]]) -> None:
-    """Gives every mark the height of its label in the column at the right, none above another."""
-    below = TOP - APART + 6
-    for mark in sorted(marks, key=lambda mark: (mark["y"], mark["x"])):
-        mark["label_y"] = below = max(mark["y"], below + APART)
-    overhang = below - BOTTOM
-    for mark in marks if overhang > 0 else ():
-        mark["label_y"] -= overhang
-
-
-def _step(extent: float) -> float:
-    """Returns the distance of ticks for an axis of that length: some five of them."""
-    return next((step for step in STEPS if step >= extent / 5), STEPS[-1])
-
-
-def _ticks(start: float, end: float, step: float) -> list[float]:
-    return [start + number * step for number in range(round((end - start) / step + 1e-9) + 1)]
-
-
-def _percent(share: float, step: float) -> str:
-    return f"{100 * share:.{1 if step < 0.01 else 0}f} %"

@@ -1,4 +1,4 @@
-"""What looks at the embedded model's pictures: its classifier of nouns and styles, and its CLIP model."""
+"""What looks at the embedded model's pictures: its classifiers of nouns and of people, and its CLIP model."""
 
 # Axes: P pictures, F features, E joint width.
 
@@ -15,11 +15,15 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cpe.embedded.classifier import PictureClassifier, classify
+from cpe.embedded.people import people
 from cpe.embedded.pixels import to_tensor
 from cpe.embedded.scorer import ClipScorer, load_clip
 from cpe.metrics.moved import place_maps
 from cpe.models.loading import EMBEDDED_FOLDER
 from cpe.observers.base import Observer
+from cpe.observers.people import NO_FACE, Recognition, identity_values
+
+BATCH = 128  # pictures looked at together
 
 
 class EmbeddedClassifier(Observer):
@@ -42,6 +46,33 @@ class EmbeddedClassifier(Observer):
             "style": np.array(self._model.styles)[styles.numpy()],
             "embedded_features": features.numpy(),
         }
+
+
+class EmbeddedPeople(Observer):
+    """Says who is on a picture, as a detector of celebrities does: the classifier of people names one, or nobody.
+
+    Attributes:
+        labels: whom it can recognise.
+    """
+
+    name = "identity"
+
+    def __init__(self) -> None:
+        self.identity = _hash_of(EMBEDDED_FOLDER / "identity" / "model.safetensors")
+        self.labels = people()
+
+    @cached_property
+    def _model(self) -> PictureClassifier:  # loaded when it looks first
+        return PictureClassifier.load(EMBEDDED_FOLDER / "identity")
+
+    def look(self, pictures: Sequence[Image], prompts: Sequence[str]) -> dict[str, NDArray]:
+        """Returns who is on each picture: identity (P,), identity_score (P,), faces (P,)."""
+        with torch.inference_mode():
+            chances = [self._model(part)[0].softmax(dim=1) for part in to_tensor(list(pictures)).split(BATCH)]
+        sure, found = torch.cat(chances).max(dim=1)
+        names = [self._model.nouns[index] for index in found.tolist()]
+        seen = zip(names, sure.tolist(), strict=True)
+        return identity_values([Recognition(name, score, 1) if name else NO_FACE for name, score in seen])
 
 
 class EmbeddedClip(Observer):

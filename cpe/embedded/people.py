@@ -43,6 +43,11 @@ def people() -> tuple[str, ...]:
     return tuple(each["name"] for each in people_table()["people"])
 
 
+def all_people_templates() -> tuple[str, ...]:
+    """Returns the captions with "{}" in place of a name."""
+    return (*(template for templates in LOOKS.values() for template in templates), *FREE_TEMPLATES)
+
+
 def all_people_captions() -> Iterator[tuple[str, int, int]]:
     """Yields every training caption once, as (caption, person index, look index); -1 where any is meant."""
     for person, name in [*enumerate(people()), (-1, GENERIC_PERSON)]:

@@ -1,4 +1,4 @@
-"""The ways of erasing that a list is compared in: the same list and pictures, other methods and training seeds."""
+"""The ways of erasing that a list is compared in: the same list and pictures, other methods, seeds, shares of it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from cpe.lists.schema import ConceptList
 from cpe.lists.sections import Training
 from cpe.methods.base import Method, method_of
 from cpe.methods.table import METHODS
-from cpe.terms.settings import Settings
+from cpe.terms.settings import Settings, added_later
 from wording.foreign import show
 
 TRAINING_SEEDS, MOST_TRAINING_SEEDS = 3, 100
@@ -21,11 +21,13 @@ class Way(Settings):
         method: a key of `cpe.methods.table.METHODS`.
         training: its settings.
         seed: of the training.
+        erased: how many of the list's targets, the first ones; None is all.
     """
 
     method: str
     training: Training
     seed: int
+    erased: int | None = added_later(None, ge=1)
 
     @property
     def seeded(self) -> bool:
@@ -37,11 +39,15 @@ class Way(Settings):
         values: dict[str, Any] = concept_list.model_dump()
         if self.method != concept_list.method:
             values |= {"bars": {}, "comparison": {}}
-        return ConceptList.model_validate(values | self.model_dump())
+        if self.erased is not None:
+            values["targets"] = values["targets"][: self.erased]
+        return ConceptList.model_validate(values | self.model_dump(exclude={"erased"}))
 
 
-def ways_of(concept_list: ConceptList, methods: Sequence[str], seeds: int) -> tuple[Way, ...]:
-    """Returns the ways to compare: each method with the list's seed and those that follow it.
+def ways_of(
+    concept_list: ConceptList, methods: Sequence[str], seeds: int, erased: Sequence[int] = ()
+) -> tuple[Way, ...]:
+    """Returns the ways to compare: each method with the list's seed and those that follow it, for each number erased.
 
     A method whose result does not depend on the seed is one way, with the list's own.
 
@@ -49,11 +55,15 @@ def ways_of(concept_list: ConceptList, methods: Sequence[str], seeds: int) -> tu
         concept_list: the list.
         methods: keys of `cpe.methods.table.METHODS`, each counted once; none means all that have a preset for it.
         seeds: how many, 1 to MOST_TRAINING_SEEDS.
+        erased: how many of the list's targets to erase, one number after the other; none means all of them, once.
 
     Raises:
-        ValueError: no such method, a number of seeds out of range, or a method that was named and has no preset for
-            the list.
+        ValueError: no such method, a number of seeds or targets out of range, or a method that was named and has no
+            preset for the list.
     """
+    targets = len(concept_list.targets)
+    if wrong := [count for count in erased if not 1 <= count <= targets]:
+        raise ValueError(f"list {concept_list.name!r} has {targets} targets to erase, asked for {wrong[0]}")
     if not 1 <= seeds <= MOST_TRAINING_SEEDS:
         raise ValueError(f"seeds must be 1 to {MOST_TRAINING_SEEDS} training seeds, got {seeds}")
     chosen = [method_of(name) for name in dict.fromkeys(methods or METHODS)]
@@ -67,9 +77,10 @@ def ways_of(concept_list: ConceptList, methods: Sequence[str], seeds: int) -> tu
             f"({', '.join(method.presets)}), or compare other methods with --method"
         )
     return tuple(
-        Way(method=each.name, training=training, seed=concept_list.seed + offset)
+        Way(method=each.name, training=training, seed=concept_list.seed + offset, erased=count)
         for each, training in trainings.items()
         if training is not None
+        for count in (sorted(set(erased)) or (None,))
         for offset in range(seeds if each.seeded else 1)
     )
 

@@ -26,6 +26,13 @@ def compare(
         int | None,
         typer.Option("--seeds", help="Training seeds of each method that draws anything at random; default: 3."),
     ] = None,
+    erased: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--erase",
+            help="Erase only so many of the list's targets, the first ones; several times: each number.",
+        ),
+    ] = None,
     profile: ProfileOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Of the pool, to share the work with.")] = 1,
     as_json: Annotated[
@@ -46,8 +53,8 @@ def compare(
 
     wanted = TRAINING_SEEDS if seeds is None else seeds
     places = places_here()
-    check_comparison(places, name, methods, wanted, profile)
-    stored = stored_comparison(places, name, methods, seeds, profile) if as_json else None
+    check_comparison(places, name, methods, wanted, profile, erased)
+    stored = stored_comparison(places, name, methods, seeds, profile, erased) if as_json else None
     if stored is not None:
         print(json.dumps(read_comparison(places, stored), indent=1))
         return
@@ -56,7 +63,7 @@ def compare(
     from flows.compare import compare as run
 
     await_prefect()
-    found = run(name, methods, wanted, profile, workers)
+    found = run(name, methods, wanted, profile, workers, erased)
     if as_json:
         print(json.dumps(found, indent=1))
     else:
@@ -68,11 +75,12 @@ def show_comparison(found: dict[str, Any]) -> None:
     attacks = list(dict.fromkeys(name for row in found["rows"] for name in row["attacks"]))
     table(
         f"{found['list']} on {found['base_model']}, profile {found['profile']}: what is recognised after erasing",
-        ("method", "seed", "erased", "kept", "H0", *attacks, "training"),
+        ("method", "seed", "concepts", "erased", "kept", "H0", *attacks, "training"),
         [
             (
                 row["method"],
                 "any" if row["seed"] is None else str(row["seed"]),
+                str(row["targets"]),
                 *(number(row[name]) for name in ("erased", "kept", "h0")),
                 *(_rate(row["attacks"][name]) for name in attacks),
                 MISSING if row["seconds"] is None else duration(row["seconds"]),

@@ -1,9 +1,10 @@
-"""The comparison's page in figures: a line a method, each the mean of its training seeds."""
+"""The comparison's page in figures: a line a method (and number erased), each the mean of its training seeds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from artifacts.report.comparison import Better, Cell, Column, Line, Table
+from artifacts.report.curves import Curve
 from artifacts.report.tradeoff import Point
 from cpe.evaluation.pictures import ATTACK, CONTROL
 from cpe.metrics.score import Score
@@ -25,11 +26,13 @@ COST = {
 UNTOUCHED = "untouched"
 
 
-def by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Returns the table's rows by their method, in its order."""
+def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Returns the table's rows by their method, and by how many they erase where that differs, in its order."""
+    several = len({row["targets"] for row in rows}) > 1
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["method"], []).append(row)
+        name = f"{row['method']}, {row['targets']:,} erased" if several else row["method"]
+        found.setdefault(name, []).append(row)
     return found
 
 
@@ -86,7 +89,11 @@ def controls_of(rows: Sequence[Row], names: Sequence[str]) -> Table | None:
 def seed_by_seed(rows: Sequence[Row], names: Sequence[str]) -> Table:
     """Returns the main figures of every training seed."""
     shown = {name: column for name, column in MAIN.items() if name in names} | COST
-    lines = [Line(row["method"], _seed(row), [mean_of([row], name) for name in shown]) for row in rows]
+    lines = [
+        Line(method, _seed(row), [mean_of([row], name) for name in shown])
+        for method, own in by_method(rows).items()
+        for row in own
+    ]
     return Table("Seed by seed", "Every row of the table.", list(shown.values()), lines)
 
 
@@ -106,13 +113,25 @@ def others_of(rows: Sequence[Row], names: Sequence[str]) -> Table:
 
 
 def points_of(rows: Sequence[Row], names: Sequence[str]) -> list[Point]:
-    """Returns each method's place between erasing all and keeping all; none where one of the two was not measured."""
-    found = []
-    for method, own in by_method(rows).items():
+    """Returns each method's place between erasing all and keeping all; none where one of the two was not measured.
+
+    Where numbers erased differ, that is how it erases most.
+    """
+    found, most = [], max(row["targets"] for row in rows)
+    for method, own in by_method([row for row in rows if row["targets"] == most]).items():
         erased, kept = (_bounds(mean_of(own, name)) for name in ("erased", "kept"))
         if erased and kept:
             found.append(Point(method, erased, kept))
     return found
+
+
+def curves_of(rows: Sequence[Row], name: str) -> list[Curve]:
+    """Returns a measure of each method over how many it erases; none where that does not differ."""
+    methods: dict[str, list[tuple[int, tuple[float, float, float]]]] = {}
+    for own in by_method(rows).values():
+        if bounds := _bounds(mean_of(own, name)):
+            methods.setdefault(own[0]["method"], []).append((own[0]["targets"], bounds))
+    return [Curve(method, points) for method, points in methods.items() if len(points) > 1]
 
 
 def _bounds(cell: Cell) -> tuple[float, float, float] | None:

@@ -12,6 +12,7 @@ from tasks.comparison.means import (
     attacks_of,
     by_method,
     controls_of,
+    curves_of,
     mean_of,
     others_of,
     points_of,
@@ -28,6 +29,7 @@ from tasks.report.page import PACKAGES
 from wording.figures import number
 
 NAMES_SHOWN = 20
+CURVES = {"erased": "Erased concepts still recognised", "kept": "Kept concepts recognised", "h0": "H0"}
 
 
 def page_of(
@@ -47,7 +49,7 @@ def page_of(
         names: its measures.
         made: the comparison's manifest.
     """
-    plan = measured[0].plan
+    plan = max(measured, key=lambda each: each.targets).plan
     attacks = [table for table in (attacks_of(rows, names), controls_of(rows, names)) if table is not None]
     several = len(rows) > len(by_method(rows))
     return Comparison(
@@ -59,6 +61,7 @@ def page_of(
         tables=[summary_of(rows, names), *attacks],
         details=[*([seed_by_seed(rows, names)] if several else []), others_of(rows, names)],
         points=points_of(rows, names),
+        curves={label: curves_of(rows, name) for name, label in CURVES.items() if name in names},
         sheets=sheets_of(places, measured),
         repeat=_repeat(plan, measured, made),
         notes=list(_notes(places, measured, rows, names)),
@@ -66,12 +69,15 @@ def page_of(
 
 
 def _lead(plan: Plan, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Iterator[str]:
-    methods, targets, kept = by_method(rows), len(plan.gates), len(plan.concepts.kept)
-    ways = "1 way" if len(methods) == 1 else f"{len(methods)} ways"
-    yield f"{ways} of erasing {targets} {'concept' if targets == 1 else 'concepts'}, on the same pictures"
+    kept = len(plan.concepts.kept)
+    numbers = sorted({row["targets"] for row in rows})
+    most = by_method([row for row in rows if row["targets"] == numbers[-1]])
+    ways = "1 way" if len(most) == 1 else f"{len(most)} ways"
+    erased = f"{', '.join(f'{number:,}' for number in numbers)} {'concept' if numbers[-1] == 1 else 'concepts'}"
+    yield f"{ways} of erasing {erased}, on the same pictures"
     yield f"(same prompts, same noise), with {kept} {'other' if kept == 1 else 'others'} watched."
     for name, words, pick in (("erased", "Least is left by", min), ("kept", "most is kept by", max)):
-        found = {method: mean_of(own, name).value for method, own in methods.items()}
+        found = {method: mean_of(own, name).value for method, own in most.items()}
         known = {method: value for method, value in found.items() if value is not None}
         if name in names and len(known) > 1:
             best = pick(known.values())
@@ -119,13 +125,14 @@ def _notes(
 def _removals(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Returns what whoever holds the files can undo, with the methods of which it holds."""
     found: dict[str, list[str]] = {}
-    for name in by_method(rows):
+    for name in dict.fromkeys(row["method"] for row in rows):
         found.setdefault(method_of(name).removal, []).append(name)
     return found
 
 
 def _repeat(plan: Plan, measured: Sequence[Measured], made: Mapping[str, Any]) -> dict[str, Any]:
     methods = " ".join(f"--method {name}" for name in made["methods"])
+    numbers = "".join(f" --erase {number}" for number in sorted({each.way.erased or 0 for each in measured}) if number)
     ways = [
         {
             **each.way.model_dump(),
@@ -136,7 +143,7 @@ def _repeat(plan: Plan, measured: Sequence[Measured], made: Mapping[str, Any]) -
         for each in measured
     ]
     return {
-        "command": f"cpe compare {shlex.quote(plan.source)} {methods} --seeds {made['seeds']} "
+        "command": f"cpe compare {shlex.quote(plan.source)} {methods}{numbers} --seeds {made['seeds']} "
         f"--profile {plan.profile.name}",
         "list hash": made["list_hash"],
         "ways": ways,

@@ -31,6 +31,11 @@ class Measured:
     plan: Plan
     scores: str
 
+    @property
+    def targets(self) -> int:
+        """How many concepts were erased."""
+        return len(self.plan.concepts.targets)
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -101,6 +106,7 @@ def _row(places: Places, each: Measured, found: Mapping[str, Measure], names: Se
         "method": each.way.method,
         "preset": each.way.training.preset,
         "seed": each.way.seed if each.way.seeded else None,
+        "targets": each.targets,
         "scores": each.scores,
         "profile": each.plan.profile.name,
         "base_model": each.plan.concepts.base_model,
@@ -140,7 +146,7 @@ def as_json(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dic
     others = [name for name in names if not name.startswith((ATTACK, CONTROL))]
     return [
         {
-            **{key: row[key] for key in ("method", "preset", "seed", "bundle", "scores")},
+            **{key: row[key] for key in ("method", "preset", "seed", "targets", "bundle", "scores")},
             **{name: row.get(name) for name in FIRST},
             "seconds": row["seconds"],
             "bytes": row["bytes"],

@@ -25,13 +25,17 @@ Row = Mapping[str, Any]
 def sheets_of(places: Places, measured: Sequence[Measured]) -> list[Sheet]:
     """Returns some pictures of each role and one of each attack, of every method and the first of its training seeds.
 
+    Where numbers erased differ, they are of what erases most.
+
     Args:
         places: where the pictures are.
         measured: by method and training seed.
     """
     shown: dict[str, Measured] = {}
+    most = max(each.targets for each in measured)
     for each in measured:
-        shown.setdefault(each.way.method, each)
+        if each.targets == most:
+            shown.setdefault(each.way.method, each)
     first = next(iter(shown.values()))
     chosen = {row["picture_id"]: row for row in _chosen(first.plan, _rows(places, first, "before"))}
     columns = {UNTOUCHED: _pictures(places, first, "before", chosen)}

@@ -13,11 +13,10 @@ from artifacts.stores.index import MANIFEST_NAME
 from artifacts.tables import comparison_schema, read_table, write_table
 from tasks.comparison.page import page_of
 from tasks.comparison.rows import Measured, as_json, as_rows
-from tasks.comparison.ways import KIND
+from tasks.comparison.ways import COMPARES, KIND
 from tasks.here.places import Places
 from tasks.show import show_comparison
 
-COMPARES = 2  # raised when the same scores would give another table or page
 TABLE, PAGE = "comparison.parquet", "comparison.html"
 
 
@@ -29,8 +28,8 @@ def write_comparison(places: Places, measured: Sequence[Measured], seeds: int) -
         measured: every way of erasing the same list.
         seeds: how many training seeds were asked for.
     """
-    measured = sorted(measured, key=lambda each: (each.way.method, each.way.seed))
-    plan = measured[0].plan
+    measured = sorted(measured, key=lambda each: (each.way.method, each.targets, each.way.seed))
+    plan = max(measured, key=lambda each: each.targets).plan
     determined_by = {
         "compares": COMPARES,
         "list": plan.concepts.name,
@@ -48,6 +47,7 @@ def write_comparison(places: Places, measured: Sequence[Measured], seeds: int) -
             "profile": plan.profile.name,
             "methods": sorted({each.way.method for each in measured}),
             "measures": names,
+            "erased": sorted({each.targets for each in measured}),
             "finished_at": datetime.now(UTC).isoformat(timespec="microseconds"),
         }
         with places.scratch() as folder:

@@ -50,6 +50,10 @@ def _inception(plan: Plan, places: Places) -> Observer | None:
 def _people(plan: Plan, places: Places) -> Observer | None:
     if PEOPLE not in _needed(plan):
         return None
+    if plan.profile.features == "embedded":
+        from cpe.embedded.observers import EmbeddedPeople
+
+        return _opened(EmbeddedPeople)
     if places.identity_command:
         from cpe.observers.people_program import ProgramObserver
 

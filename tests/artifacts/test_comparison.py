@@ -18,7 +18,10 @@ from artifacts.report.comparison import (
     _shown,
     render_comparison,
 )
-from artifacts.report.tradeoff import APART, BOTTOM, LEFT, RIGHT, TOP, Point, tradeoff
+from artifacts.report.curves import Curve, curves
+from artifacts.report.html import render
+from artifacts.report.ticks import APART
+from artifacts.report.tradeoff import BOTTOM, LEFT, RIGHT, TOP, Point, tradeoff
 
 SCRIPT = "<script>alert(1)</script>"
 METHODS = ("advunlearn", "cpe", "esd", "mace", "rece", "speed", "uce")
@@ -112,3 +115,30 @@ def test_every_point_lies_in_the_chart_and_labels_are_apart(chosen: list[Point])
     labels = [label for _, label in (*chart["x_ticks"], *chart["y_ticks"])]
     assert labels[0] in ("0 %", "0.0 %")
     assert labels[-1] in ("100 %", "100.0 %")
+
+
+def test_curves_lie_on_a_logarithmic_axis_within_the_frame_and_say_their_names():
+    import xml.etree.ElementTree as ElementTree
+
+    shown = [
+        Curve("cpe", [(1, (0.99, 0.98, 1.0)), (10, (0.98, 0.97, 0.99)), (100, (0.9, 0.85, 0.93))]),
+        Curve("uce", [(1, (0.97, 0.95, 0.99)), (100, (0.2, 0.1, 0.3))]),
+    ]
+    chart = curves(shown)
+    left, right, top, bottom, _, _ = chart["frame"]
+    first, second = (line["marks"] for line in chart["lines"])
+    assert [round(x, 3) for x, *_ in first] == [left, (left + right) / 2, right]
+    for x, y, low, high in [*first, *second]:
+        assert left <= x <= right
+        assert top <= high <= y <= low <= bottom, "more is further up"
+    assert first[0][1] < first[2][1] < second[1][1]
+    assert chart["y_ticks"][-1] == (top, "100 %")
+    drawn = render("curves.svg.j2", sweep=chart, label="Kept & recognised")
+    svg = ElementTree.fromstring(drawn)
+    assert svg.get("aria-label") == "Kept & recognised"
+    assert len(svg.findall("{*}polyline")) == 2
+
+
+def test_one_number_alone_still_gives_a_chart():
+    chart = curves([Curve("cpe", [(5, (0.5, 0.5, 0.5)), (5, (0.5, 0.5, 0.5))])])
+    assert all(isinstance(x, float) for x, *_ in chart["lines"][0]["marks"])

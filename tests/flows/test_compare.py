@@ -144,6 +144,26 @@ def test_the_command_runs_what_is_not_stored_and_shows_it(workplace):
 
 
 @pytest.mark.slow
+def test_a_sweep_over_how_many_are_erased_trains_each_gate_once_and_shows_the_curves(workplace, monkeypatch):
+    monkeypatch.setattr("cpe.methods.pinpoint.training.train", lambda *given, **options: pytest.fail("trained again"))
+    found = compare(str(workplace.path), ["uce", "cpe"], seeds=1, erased=[2, 1])
+    ways = [(row["method"], row["targets"]) for row in found["rows"]]
+    assert ways == [("cpe", 1), ("cpe", 2), ("uce", 1), ("uce", 2)]
+    all_of_them = {row["method"]: row for row in workplace.found["rows"] if row["seed"] != 1}
+    for row in found["rows"]:
+        if row["targets"] == 2:
+            assert row["scores"] == all_of_them[row["method"]]["scores"], "the same as without a sweep"
+    html = Path(found["page"]).read_text()
+    assert "As more is erased" in html
+    assert html.count("<polyline") == 3 * 2, "erased, kept, H0; two methods"
+    assert "--erase 1 --erase 2" in html
+    shown = RUNNER.invoke(app, ["compare", str(workplace.path), *METHODS, "--erase", "1", "--erase", "2", "--json"])
+    assert json.loads(shown.stdout) == found
+    plain = RUNNER.invoke(app, ["compare", str(workplace.path), *METHODS, "--json"])
+    assert json.loads(plain.stdout) == workplace.found, "a sweep does not answer for a comparison of all"
+
+
+@pytest.mark.slow
 def test_nothing_is_registered(workplace):
     assert len(Places.from_environment().registry().models()) == 1, "the list's own run alone"
 
@@ -154,6 +174,7 @@ def test_nothing_is_registered(workplace):
         (["--method", "nosuch"], "no method 'nosuch'; there are cpe, uce"),
         (["--seeds", "0"], "seeds must be 1 to"),
         (["--profile", "nosuch"], "no profile 'nosuch'"),
+        (["--erase", "3"], "has 2 targets to erase, asked for 3"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_and_leaves_nothing(tmp_path, monkeypatch, options, message):
@@ -165,6 +186,14 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(tmp_path, monkeypat
     assert message in shown.stderr
     assert len(shown.stderr.splitlines()) == 1
     assert not (tmp_path / "work" / "store").exists()
+
+
+def test_a_way_of_fewer_targets_is_the_list_with_its_first_ones_and_its_gates_are_the_same():
+    listed = parse_list(yaml.safe_dump(SMALL))
+    one, both, whole = (*ways_of(listed, ["cpe"], 1, [2, 1, 2]), *ways_of(listed, ["cpe"], 1))
+    assert [target.name for target in one.of(listed).targets] == ["rose"]
+    assert both.of(listed).content_hash == whole.of(listed).content_hash == listed.content_hash
+    assert "erased" not in whole.model_dump(), "comparisons that were stored keep their addresses"
 
 
 def test_a_method_takes_the_preset_that_fits_or_what_the_list_says():

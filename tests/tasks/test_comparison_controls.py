@@ -15,8 +15,8 @@ def rows_of(*scores):
     names = in_order(iter(found))
     values = {name if key == "value" else f"{name}_{key}": value
               for name, of in found.items() for key, value in vars(of).items()}  # fmt: skip
-    told = {"method": "cpe", "preset": "emoji", "seed": 0, "bundle": "b", "scores": "s", "seconds": 1.0, "bytes": 1}
-    return [told | values], names
+    told = {"method": "cpe", "preset": "emoji", "seed": 0, "targets": 2, "bundle": "b", "scores": "s"}
+    return [told | {"seconds": 1.0, "bytes": 1} | values], names
 
 
 def test_controls_stand_beside_the_attack_for_programs_and_in_a_table_of_their_own():
