@@ -109,7 +109,7 @@ def _text_of(path: Path) -> str:
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         near = f"; there are {', '.join(there[:10])}" if there else ""
-        way_out = f"`ls {path.parent}` shows what exists"
+        way_out = f"`ls {path.parent}` shows what exists, and `cpe init` copies the lists that are shipped"
         raise ConceptListError([f"{path}: there is no such concept list{near}; {way_out}"]) from None
     except OSError as error:
         raise ConceptListError([f"{path}: cannot be read ({error.strerror}); give a readable YAML file"]) from error

@@ -12,16 +12,17 @@ import typer
 from flows.cli.attack import attack
 from flows.cli.clean import clean
 from flows.cli.compare import compare
+from flows.cli.erase import demo, erase
+from flows.cli.init import init
 from flows.cli.models import models
 from flows.cli.plan import ListArgument, ProfileOption, doctor, plan
-from flows.cli.results import results, show_results
+from flows.cli.results import results
 from flows.cli.status import status
 from flows.cli.store import store
 from flows.cli.watch import watch
 from flows.terminal.command import command_of, places_here, table
 from flows.terminal.ending import quick_end
 from flows.terminal.gates import GatesOption, load_gates
-from flows.terminal.server import await_prefect, start_prefect
 from wording.figures import number
 
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
@@ -61,32 +62,14 @@ command(status)
 command(clean)
 command(watch)
 command(results)
+command(init)
 command_of(app, resumes=True)(compare)
 app.add_typer(models, name="models")
 app.add_typer(store, name="store")
 
 
-@command_of(app, resumes=True)
-def erase(name: ListArgument, profile: ProfileOption = None) -> None:
-    """Erase a list: train the gates it lacks, draw, measure, report, register and promote if its bars hold.
-
-    Everything is addressed by content: a second run trains and draws only what is new.
-    """
-    from cpe.lists.reading import load_only_list
-    from tasks.prepare import check_list, find_list
-
-    places = places_here()
-    base_model = load_only_list(find_list(places, name)).base_model
-    print(f"Erasing {name}: starting Prefect, loading {base_model} ...", file=sys.stderr)
-    start_prefect()
-    check_list(places, name, profile)
-    from flows.erase_and_evaluate import erase_and_evaluate
-
-    places.loaded(base_model)
-    await_prefect()
-    show_results(erase_and_evaluate(name, profile))
-
-
+command_of(app, resumes=True)(erase)
+command_of(app, resumes=True)(demo)
 command_of(app, resumes=True)(attack)
 
 

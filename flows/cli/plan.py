@@ -60,7 +60,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
         return
     table("here", ("", "", ""), [(each.name, "yes" if each.there else "no", each.found) for each in here])
     table(
-        "lists",
+        f"lists in {places.lists_url}",
         ("list", "can run now", "still needs"),
         [(each.name, "yes" if each.there else "no", each.found) for each in lists],
     )

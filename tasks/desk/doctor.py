@@ -67,7 +67,10 @@ def _needs(places: Places, concept_list: ConceptList) -> Iterator[tuple[str, boo
     sets, notes = evaluation_sets(concept_list, folders=(places.lists(),), data=places.data)
     check_pictures(concept_list, sets)
     needed = {domain_of(each.domain).observer for each in sets}
-    wanted = [(_inception(places), profile.features == "inception"), (_people(places), PEOPLE in needed)]
+    wanted = [
+        (_inception(places), profile.features == "inception"),
+        (_people(places), PEOPLE in needed and profile.features != EMBEDDED),
+    ]
     for check, asked in [*wanted, (_nudity(), NUDITY in needed)]:
         if asked and not check.there:
             yield check.name, False

@@ -18,6 +18,8 @@ from artifacts.registry.registry import Registry
 from artifacts.stores.opening import open_store
 from artifacts.stores.store import DamagedError, Store, StoreError
 
+SHIPPED_LISTS = Path(__file__).parents[2] / "lists"  # in a checkout and in an installed package alike
+
 
 @dataclass(frozen=True)
 class Places:
@@ -28,7 +30,8 @@ class Places:
         store_url: the artifact store (CPE_STORE, default a folder inside `work`).
         tracking_uri: MLflow's (MLFLOW_TRACKING_URI, default SQLite inside `work`).
         data: folder of the user's own files: prompts, pictures, detectors' weights (CPE_DATA, default "data").
-        lists_url: where concept lists are: a folder or s3://bucket/prefix (CPE_LISTS, default "lists").
+        lists_url: where concept lists are: a folder or s3://bucket/prefix (CPE_LISTS; default "lists", and where that
+            folder is not, or holds none, the lists that are shipped).
         device: None takes the GPU if there is one (CPE_DEVICE).
         identity_command: a program that names celebrities (CPE_IDENTITY_COMMAND), see docs/celebrity-detector.md.
         threads: of torch (CPE_THREADS); small models are fastest with one.
@@ -58,7 +61,7 @@ class Places:
             store_url=defaults.store_url(environment),
             tracking_uri=defaults.tracking_uri(environment),
             data=Path(environment.get("CPE_DATA", "data")).absolute(),
-            lists_url=environment.get("CPE_LISTS", "lists"),
+            lists_url=environment.get("CPE_LISTS") or _own_or_shipped(),
             device=environment.get("CPE_DEVICE"),
             identity_command=environment.get("CPE_IDENTITY_COMMAND") or None,
             threads=int(threads),
@@ -156,3 +159,8 @@ class Places:
 
         torch.set_num_threads(self.threads)
         return opened(base_model, self.device)
+
+
+def _own_or_shipped() -> str:
+    """Returns the folder of lists that counts where none is named."""
+    return "lists" if any(Path("lists").glob("*.yaml")) else str(SHIPPED_LISTS)

@@ -37,6 +37,8 @@ RUN_ELSEWHERE = {  # command: the file that runs it, and how it stands there
     "cpe erase celebs": ("tests/flows/test_published.py", '"celebs"'),
     "cpe compare emoji": ("tests/flows/test_compare.py", '"compare", str(workplace.path), *METHODS'),
     "cpe compare emoji --json": ("tests/flows/test_compare.py", '"compare", str(workplace.path), *options, "--json"'),
+    "cpe init": ("tests/project/test_installed.py", '["init", str(tmp_path)]'),
+    "cpe demo": ("tests/project/test_installed.py", '["demo"]'),
     "cpe bench": ("tests/project/test_benchmarks.py", '"bench"'),
     "cpe bench --model embedded": ("tests/project/test_benchmarks.py", '"bench"'),
     "cpe watch --status": ("tests/tasks/test_attempts.py", '["watch", "--status"]'),
