@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import shutil
 import socket
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 from artifacts.disk import write_whole
 from artifacts.hashing import folder_hash
 from artifacts.registry.versions import FILES_HASH, STORE
+from tasks.card import CARD, model_card
 from tasks.figures import Scores, accuracy_metric, as_results, figures
 from tasks.here.places import Places
 from tasks.plan import Plan
@@ -85,22 +87,22 @@ def _register(places: Places, plan: Plan, bundle: str, scores_address: str, seco
         "made_by": made_by(),
         FINISHED: "no",
     }
-    folder = places.fetched(f"bundles/{bundle}")
-    tags |= {FILES_HASH: folder_hash(folder), STORE: places.store_url}
-    run_id = registry.record_run(
-        f"erase-{plan.concepts.name}",
-        params={
-            "method": plan.method.name,
-            **_flat(plan.concepts.training_config.model_dump()),
-            "targets": ", ".join(gate.concept for gate in plan.gates),
-        },
-        metrics=metrics,
-        tags=tags,
-        artifacts={
-            "bundle": folder,
-            "scores": places.fetched(f"scores/{scores_address}"),
-        },
-    )
+    with places.scratch() as scratch:
+        folder = scratch / "bundle"
+        shutil.copytree(places.fetched(f"bundles/{bundle}"), folder)
+        (folder / CARD).write_text(model_card(plan, scores), encoding="utf-8")
+        tags |= {FILES_HASH: folder_hash(folder), STORE: places.store_url}
+        run_id = registry.record_run(
+            f"erase-{plan.concepts.name}",
+            params={
+                "method": plan.method.name,
+                **_flat(plan.concepts.training_config.model_dump()),
+                "targets": ", ".join(gate.concept for gate in plan.gates),
+            },
+            metrics=metrics,
+            tags=tags,
+            artifacts={"bundle": folder, "scores": places.fetched(f"scores/{scores_address}")},
+        )
     number = registry.register(model, run_id, "bundle", tags=tags, description=_description(plan), once_by=RESULT)
     return Registered(model, number, registry.resolve(f"{model}/{number}").run_id)
 

@@ -40,6 +40,7 @@ from tasks.draw import draw_pictures, shards
 from tasks.evaluation.look import pictures_folder, read_picture
 from tasks.evaluation.observers import open_observers
 from tasks.prepare import prepare_concepts
+from wording.figures import number
 
 RUNNER = CliRunner()
 
@@ -389,12 +390,28 @@ def test_results_and_models_commands_show_the_run(workplace):
     assert re.search(r"erased +│ rose, pizza", shown.output)
 
 
+def test_every_version_has_a_model_card_that_says_what_the_report_says(workplace, tmp_path):
+    card = (here().registry().fetch("cpe-few/1", tmp_path / "fetched") / "README.md").read_text()
+    _, front, text = card.split("---\n", 2)
+    assert yaml.safe_load(front)["base_model"] == "embedded"
+    assert "**Erased:** rose, pizza." in text
+    assert "**Watched, and to stay as they are:** cat, castle." in text
+    assert 'fetch("models:/cpe-few@champion")' in text
+    (results,) = [r for r in map(json.loads, (p.read_text() for p in (workplace[0] / "results").glob("*.json")))
+                  if r["model"] == "cpe-few" and r["version"] == 1][:1]  # fmt: skip
+    for figure in results["figures"]:
+        after = number(figure["after"], figure["unit"])
+        row = next(line for line in text.splitlines() if line.startswith(f"| {figure['label']} |"))
+        assert f"| {after}" in row
+    assert re.search(r"\| accuracy on erased concepts \| at most 25.0 % \| .* \| yes \|", text)
+
+
 def test_a_version_names_its_gates_which_are_stored_once_and_the_hash_of_its_own_files(workplace, tmp_path):
     work, _, _ = workplace
     registry = here().registry()
     fetched = registry.fetch("cpe-few/1", tmp_path / "fetched")
     assert registry.resolve("cpe-few/1").tags[FILES_HASH] == folder_hash(fetched, ignore=["gates/*"])
-    assert {path.name for path in fetched.iterdir()} == {"manifest.json", "index.json", "gates"}
+    assert {path.name for path in fetched.iterdir()} == {"manifest.json", "index.json", "gates", "README.md"}
     gate = next((work / "store" / "gates").glob("*/gate.safetensors"))
     copies = [path for path in (*work.glob("store/**/*"), *work.glob("mlartifacts/**/*")) if path.name == gate.name]
     assert len(copies) == 2, "one of each gate"
