@@ -1,7 +1,7 @@
 """Puts the embedded model together and measures it.
 
 `python -m cpe.embedded.making.build FOLDER` joins what the training scripts left in FOLDER into a pipeline in
-diffusers' layout (half precision), with classifier and CLIP model beside it, in cpe/embedded/weights, and
+diffusers' layout (half precision), with classifiers and CLIP model beside it, in cpe/embedded/weights, and
 writes the measured quality to quality.json there. `--measure-only` leaves the weights alone.
 """
 
@@ -20,7 +20,9 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 from cpe.embedded.classifier import PictureClassifier, classify
 from cpe.embedded.making.classifier import held_out_accuracy
 from cpe.embedded.making.data import load_icons
+from cpe.embedded.making.identity import held_out_accuracy as held_out_people
 from cpe.embedded.making.unet import build_scheduler
+from cpe.embedded.people import LOOKS, people
 from cpe.embedded.pixels import to_tensor
 from cpe.embedded.scorer import load_clip
 from cpe.embedded.subjects import NOUNS, PLAIN_TEMPLATES, STYLE_TEMPLATES, STYLES, caption
@@ -51,7 +53,8 @@ def assemble(folder: Path, weights: Path) -> None:
     words = weights / "tokenizer" / "tokenizer.json"
     words.write_text(json.dumps(json.loads(words.read_text()), ensure_ascii=False, separators=(",", ":")))
     CLIPModel.from_pretrained(folder / "clip").half().save_pretrained(weights / "clip")
-    shutil.copytree(folder / "classifier", weights / "classifier", dirs_exist_ok=True)
+    for name in ("classifier", "identity"):
+        shutil.copytree(folder / name, weights / name, dirs_exist_ok=True)
 
 
 def measure(folder: Path, profile: Profile, *, nouns: int = len(NOUNS)) -> dict[str, Any]:
@@ -99,6 +102,42 @@ def measure(folder: Path, profile: Profile, *, nouns: int = len(NOUNS)) -> dict[
     }
 
 
+def measure_people(folder: Path, profile: Profile) -> dict[str, Any]:
+    """Returns the model's quality on people: every person in every look, asked for in as many words as there are.
+
+    Args:
+        folder: where the drawn people are.
+        profile: how to draw.
+    """
+    torch.set_num_threads(1)
+    classifier = PictureClassifier.load(EMBEDDED_FOLDER / "identity")
+    held_person, held_look = held_out_people(classifier, folder)
+    pipe = load_pipeline(EMBEDDED, device="cpu")
+    asked = [
+        (templates[(person + look) % len(templates)].format(name), person, look)
+        for person, name in enumerate(people())
+        for look, templates in enumerate(LOOKS.values())
+    ]
+    jobs = [PictureJob(str(row), text, row) for row, (text, _, _) in enumerate(asked)]
+    drawn = to_tensor([picture for _, picture in generate(pipe, jobs, profile)])
+    found_person, found_look, _ = classify(classifier, drawn)
+    right_person = found_person == torch.tensor([person for _, person, _ in asked])
+    right_look = found_look == torch.tensor([look for _, _, look in asked])
+    by_person = right_person.double().view(len(people()), len(LOOKS)).mean(dim=1).tolist()
+    weakest = sorted(zip(people(), by_person, strict=True), key=lambda item: item[1])[:5]
+    return {
+        "held_out_renders_person": held_person,
+        "held_out_renders_look": held_look,
+        "generated_person": right_person.double().mean().item(),
+        "generated_look": right_look.double().mean().item(),
+        "generated_looks": {
+            look: right_person.view(-1, len(LOOKS))[:, place].double().mean().item() for place, look in enumerate(LOOKS)
+        },
+        "generated_people_pictures": len(jobs),
+        "weakest_people": {name: round(share, 3) for name, share in weakest},
+    }
+
+
 def clip_accuracy(renders: torch.Tensor) -> float:
     """Returns how often CLIP's best caption of a render, among all nouns and styles, is the right one."""
     clip = load_clip()
@@ -121,7 +160,7 @@ def main() -> None:
         assemble(arguments.folder, EMBEDDED_FOLDER)
         shutil.rmtree(arguments.folder / "checkpoints", ignore_errors=True)  # the next build starts from nothing
     profile = PROFILES["embedded"].model_copy(update={"guidance_scale": arguments.guidance, "steps": arguments.steps})
-    quality = measure(arguments.folder, profile, nouns=arguments.nouns)
+    quality = measure(arguments.folder, profile, nouns=arguments.nouns) | measure_people(arguments.folder, profile)
     print(json.dumps(quality, indent=1))
     if arguments.nouns == len(NOUNS) and profile == PROFILES["embedded"]:
         (EMBEDDED_FOLDER / "quality.json").write_text(json.dumps(quality, indent=1) + "\n")
