@@ -14,6 +14,7 @@ from flows.cli.clean import clean
 from flows.cli.compare import compare
 from flows.cli.erase import demo, erase
 from flows.cli.init import init
+from flows.cli.lists import lists
 from flows.cli.models import models
 from flows.cli.plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli.results import results
@@ -65,6 +66,7 @@ command(results)
 command(init)
 command_of(app, resumes=True)(compare)
 app.add_typer(models, name="models")
+app.add_typer(lists, name="lists")
 app.add_typer(store, name="store")
 
 

@@ -43,18 +43,19 @@ def examine(places: Places) -> list[Check]:
 
 def examine_lists(places: Places) -> list[Check]:
     """Returns for each list in `lists/` what it still needs."""
-    checks = []
-    for path in sorted(places.lists().glob("*.yaml")):
-        try:
-            needs = list(_needs(places, load_only_list(path)))
-        except (ConceptListError, ValueError) as error:
-            checks.append(Check(path.stem, str(error).splitlines()[0], False))
-            continue
-        cannot = [text for text, must in needs if must]
-        holes = [text for text, must in needs if not must]
-        text = "; ".join(cannot + holes) if needs else "nothing: everything is here"
-        checks.append(Check(path.stem, ("" if cannot or not holes else "runs with holes: ") + text, not cannot))
-    return checks
+    return [examine_list(places, path) for path in sorted(places.lists().glob("*.yaml"))]
+
+
+def examine_list(places: Places, path: Path) -> Check:
+    """Returns what one list still needs."""
+    try:
+        needs = list(_needs(places, load_only_list(path)))
+    except (ConceptListError, ValueError) as error:
+        return Check(path.stem, str(error).splitlines()[0], False)
+    cannot = [text for text, must in needs if must]
+    holes = [text for text, must in needs if not must]
+    text = "; ".join(cannot + holes) if needs else "nothing: everything is here"
+    return Check(path.stem, ("" if cannot or not holes else "runs with holes: ") + text, not cannot)
 
 
 def _needs(places: Places, concept_list: ConceptList) -> Iterator[tuple[str, bool]]:

@@ -37,6 +37,7 @@ RUN_ELSEWHERE = {  # command: the file that runs it, and how it stands there
     "cpe erase celebs": ("tests/flows/test_published.py", '"celebs"'),
     "cpe compare emoji": ("tests/flows/test_compare.py", '"compare", str(workplace.path), *METHODS'),
     "cpe compare emoji --json": ("tests/flows/test_compare.py", '"compare", str(workplace.path), *options, "--json"'),
+    "cpe lists new NAME": ("tests/flows/test_lists_command.py", '["lists", "new", "cats"]'),
     "cpe init": ("tests/project/test_installed.py", '["init", str(tmp_path)]'),
     "cpe demo": ("tests/project/test_installed.py", '["demo"]'),
     "cpe bench": ("tests/project/test_benchmarks.py", '"bench"'),
