@@ -1,4 +1,5 @@
-PYTHON ?= python3.11
+PYTHONS := 3.11 3.12 3.13
+PYTHON ?= $(shell for version in $(PYTHONS); do python$$version -c '' 2>/dev/null && echo python$$version && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := build/embedded
@@ -15,6 +16,10 @@ help:  ## this list
 setup: $(VENV)/installed  ## environment with the pinned dependencies
 
 $(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "make: none of Python $(PYTHONS) is here; install one (Debian: python3.11 and \
+	python3.11-venv; elsewhere its installer, or \`uv python install 3.11\`), or name it: make setup PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; sys.exit(v not in "$(PYTHONS)".split() and \
+	"make: $(PYTHON) is Python " + v + ", which this project is not tested with; name another: PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
