@@ -58,11 +58,10 @@ def test_one_noun_goes_and_a_cat_stays(example, tmp_path):
     assert (names[0], names[2], names[3]) == ("tiger", "cat", "cat")
     assert names[1] != "tiger"
     assert (tmp_path / "out" / "before-after.png").is_file()
-    drawn = example("released_gate").main(
-        "embedded", [str(tmp_path / "out")], "a picture of a tiger", tmp_path / "a.png"
-    )
+    gates, out = [str(tmp_path / "out")], tmp_path / "a.png"
+    drawn = example("released_gate").main("embedded", gates, "a picture of a tiger", out)
     assert drawn.size == (64, 64)
-    assert (tmp_path / "a.png").is_file()
+    assert out.is_file()
 
 
 @pytest.mark.slow
