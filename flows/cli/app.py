@@ -17,6 +17,7 @@ from flows.cli.plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli.results import results, show_results
 from flows.cli.status import status
 from flows.cli.store import store
+from flows.cli.ui import ui
 from flows.cli.watch import watch
 from flows.terminal.command import command_of, places_here, table
 from flows.terminal.ending import quick_end
@@ -61,6 +62,7 @@ command(status)
 command(clean)
 command(watch)
 command(results)
+command(ui)
 command_of(app, resumes=True)(compare)
 app.add_typer(models, name="models")
 app.add_typer(store, name="store")
