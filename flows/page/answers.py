@@ -76,7 +76,7 @@ class Answers:
         return (self.bench.concepts(version), self.bench.can_be_set(version)) if version else ((), False)
 
     @told(2)
-    def draw(self, prompt: str, seed: float | None, version: str | None, setting: Setting) -> tuple[str, str]:
+    def draw(self, prompt: str, seed: float | None, setting: Setting) -> tuple[str, str]:
         """Returns pictures before and after, and which token opened which gate."""
         asked = Asked(prompt, _seed(seed))
         after = self.bench.draw([asked], setting)  # first: what is wrong with a version is told before time is spent

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from flows.page.door import Door, check_token, is_loopback
+from flows.page.door import Door, check_token
 from tasks.page.opening import Opened
 
 NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -66,13 +66,13 @@ def serve(
     host, port = taken.getsockname()[:2]
     token = check_token(host, token)
     os.environ["GRADIO_TEMP_DIR"] = str(scratch)  # also what visitors send: gone with the page
-    app = application(opened, scratch, token, host)
+    app = application(opened, scratch, token)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=END_S, ws="none")
     ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
     uvicorn.Server(config).run(sockets=[taken])
 
 
-def application(opened: Opened, scratch: Path, token: str | None, host: str) -> Door:
+def application(opened: Opened, scratch: Path, token: str | None) -> Door:
     """Returns the page behind its door."""
     import gradio as gr
     from fastapi import FastAPI
@@ -99,4 +99,4 @@ def application(opened: Opened, scratch: Path, token: str | None, host: str) -> 
         enable_monitoring=False,
         mcp_server=False,
     )
-    return Door(app, token, NAMES if is_loopback(host) else None)
+    return Door(app, token, NAMES if token is None else None)

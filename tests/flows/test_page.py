@@ -121,14 +121,14 @@ def test_what_cannot_be_drawn_is_refused_with_the_reason(prompt: str, seed: int,
 
 def test_a_version_that_vanished_is_told_in_one_message_and_the_page_goes_on(own: Answers) -> None:
     setting = Setting(SECOND)
-    assert own.draw(ROSE.prompt, 0, SECOND, setting)[0] == ""
+    assert own.draw(ROSE.prompt, 0, setting)[0] == ""
     own.places.registry().client.delete_model_version("cpe-few", "2")
-    message, pictures, heat = own.draw(ROSE.prompt, 0, SECOND, setting)
+    message, pictures, heat = own.draw(ROSE.prompt, 0, setting)
     assert "has no version 2" in message
     assert 'role="alert"' in message
     assert (pictures, heat) == (None, None)
     assert [value for _, value in own.choices()] == [FIRST]
-    message, pictures, _ = own.draw(ROSE.prompt, 0, FIRST, Setting(FIRST))
+    message, pictures, _ = own.draw(ROSE.prompt, 0, Setting(FIRST))
     assert message == ""
     assert "data:image/png" in pictures
 
@@ -141,8 +141,8 @@ def test_a_broken_version_is_told_in_one_message_and_the_page_goes_on(own: Answe
     assert names is None
     assert message.count("<p") == 1
     assert "Traceback" not in message
-    assert own.draw(ROSE.prompt, 0, FIRST, Setting(FIRST))[0].count('role="alert"') == 1
-    message, pictures, _ = own.draw(ROSE.prompt, 0, None, Setting())
+    assert own.draw(ROSE.prompt, 0, Setting(FIRST))[0].count('role="alert"') == 1
+    message, pictures, _ = own.draw(ROSE.prompt, 0, Setting())
     assert message == ""
     assert "data:image/png" in pictures
 
@@ -154,7 +154,7 @@ def test_without_any_version_the_page_draws_the_untouched_model(tmp_path: Path) 
     answers = Answers(opened, tmp_path)
     assert answers.choices() == []
     assert answers.pair() == (None, None)
-    message, pictures, heat = answers.draw(ROSE.prompt, 0, None, setting_of(None, [], [], {}))
+    message, pictures, heat = answers.draw(ROSE.prompt, 0, setting_of(None, [], [], {}))
     assert message == ""
     assert pictures.count("data:image/png") == 2
     assert "No gates" in heat

@@ -21,5 +21,7 @@ def page_places(folder: Path) -> Places:
 
 
 def opened_page(places: Places, named: str | None = "few") -> Opened:
-    """Returns the bench of a page about the list."""
-    return open_bench(places, named)
+    """Returns the bench of a page about the list, which draws in few steps."""
+    opened = open_bench(places, named)
+    opened.bench.profile = opened.bench.profile.model_copy(update={"steps": 4})
+    return opened
