@@ -1,7 +1,7 @@
 """The door of the page: who is let in, decided before the page sees a request.
 
-Without a token, which goes on the loopback alone, a request must be addressed to the loopback: a page elsewhere may have
-had its name made to point here. With one, it must bring that. What the page itself loads comes from here alone.
+Without a token, which goes on the loopback alone, a request must be addressed to the loopback: a page elsewhere may
+have had its name made to point here. With one, it must bring that. What the page itself loads comes from here alone.
 """
 
 import asyncio

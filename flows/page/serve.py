@@ -68,6 +68,7 @@ def serve(
     os.environ["GRADIO_TEMP_DIR"] = str(scratch)  # also what visitors send: gone with the page
     app = application(opened, scratch, token)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=END_S, ws="none")
+    taken.listen()  # whoever comes from now on waits until the page answers
     ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
     uvicorn.Server(config).run(sockets=[taken])
 
@@ -82,8 +83,15 @@ def application(opened: Opened, scratch: Path, token: str | None) -> Door:
 
     page = build(Answers(opened, scratch)).queue(max_size=64, default_concurrency_limit=4)
     theme = gr.themes.Default(
+        primary_hue="blue",
+        neutral_hue="slate",
         font=["system-ui", "Segoe UI", "Roboto", "Liberation Sans", "sans-serif"],
         font_mono=["ui-monospace", "Menlo", "Consolas", "Liberation Mono", "monospace"],
+    ).set(  # the theme's own greys are too faint to read
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
     )
     app = gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),

@@ -1,7 +1,7 @@
 """The page's pieces of HTML, from plain values; every text is escaped."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,12 @@ def heat(found: "Heat | None") -> str:
         f" At these strengths residuals add {number(found.energy)} of the energy of the prompt's keys and values."
         "</p></div>"
     )
+
+
+def strengths(given: Mapping[str, float]) -> str:
+    """Returns which gates are not as trained."""
+    words = ", ".join(f"{name} × {value:g}" for name, value in given.items() if value != 1)
+    return f'<p class="cpe-note">Set: {escape(words)}</p>' if words else ""
 
 
 def tables(found: Sequence[Table]) -> str:

@@ -6,7 +6,7 @@ import gradio as gr
 
 from flows.page import shown
 from flows.page.answers import Answers, setting_of
-from flows.page.wiring import QUICK, SLOW
+from flows.page.wiring import QUICK, slot, slow
 
 
 def gallery_tab(answers: Answers, setting: list[Any], prompts: gr.State, prompt: gr.Textbox, tabs: gr.Tabs) -> None:
@@ -16,7 +16,7 @@ def gallery_tab(answers: Answers, setting: list[Any], prompts: gr.State, prompt:
             role = gr.Radio(["erased", "kept"], value="erased", label="Prompts")
             seed = gr.Number(label="Seed", value=0, precision=0, minimum=0)
         draw = gr.Button("Draw the gallery", variant="primary")
-        message = gr.HTML()
+        message = slot()
         gallery = _gallery("Before on the left, after on the right; choose one to try it")
 
     def drawn(role: str, seed: float | None, *given: Any, progress: gr.Progress = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008
@@ -25,7 +25,7 @@ def gallery_tab(answers: Answers, setting: list[Any], prompts: gr.State, prompt:
     def tried(asked: list[str], event: gr.SelectData) -> tuple[Any, ...]:
         return asked[event.index], gr.update(selected="try")
 
-    draw.click(drawn, [role, seed, *setting], [message, gallery, prompts], **SLOW)
+    draw.click(drawn, [role, seed, *setting], [message, gallery, prompts], **slow(gallery))
     gallery.select(tried, prompts, [prompt, tabs], **QUICK)
 
 
@@ -38,8 +38,8 @@ def compare_tab(answers: Answers) -> list[gr.Dropdown]:
             prompt = gr.Textbox(label="Prompt", value="a picture of a rose", max_length=2000)
             seed = gr.Number(label="Seed", value=0, precision=0, minimum=0)
         button = gr.Button("Compare", variant="primary")
-        message, pictures, tables = gr.HTML(), gr.HTML(), gr.HTML()
-    asked: dict[str, Any] = {"inputs": [prompt, seed, *both], "outputs": [message, pictures, tables], **SLOW}
+        message, pictures, tables = slot(), slot("One prompt by both versions, and without."), slot()
+    asked: dict[str, Any] = {"inputs": [prompt, seed, *both], "outputs": [message, pictures, tables], **slow(pictures)}
     button.click(answers.compare, **asked)
     prompt.submit(answers.compare, **asked)
     return both
@@ -50,21 +50,21 @@ def batch_tab(answers: Answers, setting: list[Any]) -> None:
     with gr.Tab("Batch", id="batch"):
         file = gr.File(label="CSV file: a column prompt, perhaps a column seed", file_types=[".csv"], height=140)
         draw = gr.Button("Draw the batch", variant="primary")
-        message = gr.HTML()
+        message = slot()
         archive = gr.File(label="Download: all pictures and a table", interactive=False, height=90)
         gallery = _gallery("Before on the left, after on the right")
 
     def drawn(path: str | None, *given: Any, progress: gr.Progress = gr.Progress()) -> tuple[Any, ...]:  # noqa: B008
         return answers.batch(path, setting_of(*given), _counting(progress))
 
-    draw.click(drawn, [file, *setting], [message, gallery, archive], **SLOW)
+    draw.click(drawn, [file, *setting], [message, gallery, archive], **slow(gallery))
 
 
 def results_tab(answers: Answers) -> gr.Dropdown:
     """A list's results, bars, attacks and history; returns the choice of the list."""
     with gr.Tab("Results", id="results") as tab:
         which = gr.Dropdown(label="List", interactive=True)
-        message, tables = gr.HTML(), gr.HTML()
+        message, tables = slot(), slot()
     tab.select(answers.results, which, [message, tables], **QUICK)
     which.change(answers.results, which, [message, tables], **QUICK)
     return which
@@ -79,7 +79,7 @@ def promote_tab(answers: Answers) -> tuple[gr.Dropdown, gr.HTML]:
         with gr.Row():
             promote = gr.Button("Make it champion", variant="stop")
             back = gr.Button("Roll back to the previous champion", variant="stop")
-        message, done = gr.HTML(), gr.HTML()
+        message, done = slot(), slot()
 
     def asks(reference: str | None) -> Any:
         model = (reference or "cpe-emoji/3").rpartition("/")[0]
@@ -87,7 +87,7 @@ def promote_tab(answers: Answers) -> tuple[gr.Dropdown, gr.HTML]:
 
     def told(answer: tuple[str, str | None]) -> tuple[Any, ...]:
         wrong, text = answer
-        return (wrong, shown.message(text), "") if text else (wrong, gr.skip(), gr.skip())
+        return (wrong, shown.message(text), "") if text else (wrong, "", gr.skip())
 
     for button, act in ((promote, answers.promote), (back, answers.take_back)):
         button.click(

@@ -1,4 +1,4 @@
-"""The page to try erasing, without its layout: what it draws, who is let in, and what it says where something is wrong."""
+"""The page to try erasing, without its layout: what it draws, who is let in, what it says where something is wrong."""
 
 import asyncio
 import base64
