@@ -8,7 +8,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_HOME ?= $(CURDIR)/work/prefect
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help setup demo test test-all lint up down status integration soak mutants embedded-model gpu-pack clean
+.PHONY: help setup demo test test-all lint up down status integration soak mutants embedded-model gpu-pack ui clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -28,6 +28,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: setup  ## erase ten nouns from the embedded model: train, draw, measure, report, register
 	@mkdir -p $(PREFECT_HOME)
 	$(BIN)/cpe erase emoji
+
+ui: setup  ## a page to try erasing, on this machine (docs/page.md)
+	$(BIN)/cpe ui
 
 test: setup lint  ## lint, import contracts, types and the quick tests, within ten minutes
 	@mkdir -p $(PREFECT_HOME)

@@ -20,6 +20,7 @@ from flows.cli.plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli.results import results
 from flows.cli.status import status
 from flows.cli.store import store
+from flows.cli.ui import ui
 from flows.cli.watch import watch
 from flows.terminal.command import command_of, places_here, table
 from flows.terminal.ending import quick_end
@@ -64,6 +65,7 @@ command(clean)
 command(watch)
 command(results)
 command(init)
+command(ui)
 command_of(app, resumes=True)(compare)
 app.add_typer(models, name="models")
 app.add_typer(lists, name="lists")
