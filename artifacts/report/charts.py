@@ -9,6 +9,7 @@ from wording.figures import SUPERSCRIPTS
 
 TOKEN_NAMES = {"<|startoftext|>": "⟨start⟩", "<|endoftext|>": "⟨end⟩"}
 POINTS_PER_STAGE = 120
+WINS = 0.05  # a gate that is less open than that at every token is as good as shut
 # The loss charts' plotting area, in units of their view box (360 wide, 224 high).
 LEFT, RIGHT, TOP, BOTTOM = 42.0, 352.0, 22.0, 178.0
 
@@ -24,9 +25,10 @@ def heat_table(gate_names: Sequence[str], prompt: HeatPrompt) -> dict[str, Any]:
     widest = [column.index(max(column)) for column in zip(*rows, strict=True)]
     return {
         "prompt": prompt.prompt,
+        "opens": any(value >= WINS for values in rows for value in values),
         "tokens": names,
         "rows": [
-            (gate, [(value, value >= 0.05 and number == first) for value, first in zip(values, widest, strict=True)])
+            (gate, [(value, value >= WINS and number == first) for value, first in zip(values, widest, strict=True)])
             for number, (gate, values) in enumerate(zip(gate_names, rows, strict=True))
         ],
     }

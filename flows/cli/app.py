@@ -22,6 +22,7 @@ from flows.cli.status import status
 from flows.cli.store import store
 from flows.cli.ui import ui
 from flows.cli.watch import watch
+from flows.serving.command import serve
 from flows.terminal.command import command_of, places_here, table
 from flows.terminal.ending import quick_end
 from flows.terminal.gates import GatesOption, load_gates
@@ -66,6 +67,7 @@ command(watch)
 command(results)
 command(init)
 command(ui)
+command(serve)
 command_of(app, resumes=True)(compare)
 app.add_typer(models, name="models")
 app.add_typer(lists, name="lists")

@@ -44,7 +44,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_token(host: str, token: str | None) -> str | None:
+def check_token(host: str, token: str | None, variable: str = "CPE_UI_TOKEN") -> str | None:
     """Returns the token that visitors must bring, None where everybody on this machine may come in.
 
     Raises:
@@ -53,8 +53,8 @@ def check_token(host: str, token: str | None) -> str | None:
     token = token or None
     if token is None and not is_loopback(host):
         raise ValueError(
-            f"on {host} other machines reach the page, which draws pictures and promotes versions: set a password by "
-            "CPE_UI_TOKEN (or --token), or leave --host out"
+            f"on {host} other machines reach what is served, which draws pictures: set a password by {variable} (or "
+            "--token), or leave --host out"
         )
     if token is not None and (len(token) < SHORTEST_TOKEN or not token.isprintable()):
         raise ValueError(f"the token must be at least {SHORTEST_TOKEN} printable characters")
