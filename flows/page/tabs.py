@@ -98,8 +98,20 @@ def promote_tab(answers: Answers) -> tuple[gr.Dropdown, gr.HTML]:
 
 
 def _gallery(label: str) -> gr.Gallery:
-    return gr.Gallery(label=label, columns=3, height="auto", object_fit="contain", allow_preview=False, format="png",
-                      buttons=[], interactive=False)  # fmt: skip
+    gr.HTML(f'<p class="cpe-note">{label}.</p>')
+    return gr.Gallery(
+        label=label,
+        show_label=False,
+        columns=3,
+        fit_columns=False,
+        height="auto",
+        object_fit="contain",
+        allow_preview=False,
+        format="png",
+        buttons=[],
+        interactive=False,
+        elem_classes="cpe-gallery",
+    )
 
 
 def _counting(progress: gr.Progress) -> Any:
