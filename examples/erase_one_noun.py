@@ -28,8 +28,8 @@ def main(noun: str, out: Path) -> list[Image.Image]:
     base = BaseProjections.of(pipe.unet, tokens=pipe.tokenizer.model_max_length)
     concept = ConceptTexts(
         noun,
-        targets=encode_prompts(pipe, [template.format(noun) for template in TEMPLATES]),
-        surrogates=encode_prompts(pipe, [template.format("object") for template in TEMPLATES]),
+        target=encode_prompts(pipe, [template.format(noun) for template in TEMPLATES]),
+        surrogate=encode_prompts(pipe, [template.format("object") for template in TEMPLATES]),
         anchors=encode_prompts(pipe, [template.format(other) for template in TEMPLATES for other in NEAR]),
         seed=0,
     )
