@@ -18,6 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from artifacts.registry.registry import RegistryError
+from benchmarks import serving
 from cpe.models.drawing import PictureJob, generate
 from cpe.terms.profiles import PROFILES
 from flows.cli.app import app
@@ -215,3 +216,16 @@ def test_a_server_that_is_asked_to_end_answers_those_that_wait(tmp_path):
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_serving_checks_every_answer(tmp_path, monkeypatch):
+    monkeypatch.setenv("CPE_WORK", str(page_places(tmp_path).work))
+    monkeypatch.setattr(serving, "CLIENTS", (1, 4))
+    for name in ("CPE_STORE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    rows = serving.measure("cpe-few@champion", requests=12)
+    assert [row["clients"] for row in rows] == [1, 4]
+    for row in rows:
+        assert (row["answered"], row["refused"], row["wrong"]) == (12, 0, 0)
+        assert 0 < row["median_ms"] <= row["p99_ms"]

@@ -40,7 +40,7 @@ RUN_ELSEWHERE = {  # command: the file that runs it, and how it stands there
     "cpe lists new NAME": ("tests/flows/test_lists_command.py", '["lists", "new", "cats"]'),
     "cpe serve NAME@champion": ("tests/flows/test_serving.py", '"serve", "cpe-few@champion"'),
     "cpe serve cpe-emoji@champion": ("tests/flows/test_serving.py", '"serve", "cpe-few@champion"'),
-    "python -m benchmarks.serving cpe-emoji@champion": ("benchmarks/serving.py", "benchmarks.serving cpe-emoji"),
+    "python -m benchmarks.serving cpe-emoji@champion": ("tests/flows/test_serving.py", "serving.measure("),
     "cpe init": ("tests/project/test_installed.py", '["init", str(tmp_path)]'),
     "cpe demo": ("tests/project/test_installed.py", '["demo"]'),
     "cpe bench": ("tests/project/test_benchmarks.py", '"bench"'),
