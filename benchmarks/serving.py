@@ -3,7 +3,8 @@
     python -m benchmarks.serving cpe-emoji@champion --json
 
 starts the server, lets clients ask one after the other for pictures of their own prompts and seeds, and compares each
-answer with the picture that the same prompt and seed give alone: an answer to somebody else's request would show.
+answer with the picture that the same prompt and seed give alone: an answer to somebody else's request would show. The
+version must be one of the embedded model.
 """
 
 import argparse
@@ -16,8 +17,6 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -63,28 +62,22 @@ def load(url: str, clients: int, requests: int, alone: Sequence[Any]) -> dict[st
 
 def pictures_alone(reference: str) -> list[Any]:
     """Returns what each prompt and seed gives by itself, with the same version attached."""
-    from cpe.methods.erased import Erased
+    from cpe import Erased, fetch, load_pipeline
     from cpe.models.drawing import PictureJob, generate
     from cpe.terms.profiles import PROFILES
-    from tasks.here.places import Places
 
-    places = Places.from_environment()
-    registry = places.registry()
-    version = registry.resolve(reference)
-    pipe = places.loaded(version.tags["base_model"])
+    pipe = load_pipeline("embedded", device="cpu")
     numbers = range(len(PROMPTS) * SEEDS)
     jobs = [PictureJob(str(n), PROMPTS[n % len(PROMPTS)], n // len(PROMPTS)) for n in numbers]
-    with TemporaryDirectory() as folder:
-        erased = Erased.load(registry.fetch(reference, Path(folder) / "version"))
-    with erased.attached(pipe):
-        return [np.asarray(next(generate(pipe, [job], PROFILES[version.tags["profile"]]))[1], float) for job in jobs]
+    with Erased.load(fetch(f"models:/{reference}")).attached(pipe):
+        return [np.asarray(next(generate(pipe, [job], PROFILES["embedded"]))[1], float) for job in jobs]
 
 
 def measure(reference: str, requests: int) -> list[dict[str, Any]]:
     """Returns a row a number of clients."""
     alone = pictures_alone(reference)
     server = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli.app", "serve", reference, "--port", "0"],
+        [sys.executable, "-m", "flows.cli.app", "serve", reference, "--port", "0", "--profile", "embedded"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -5,6 +5,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,26 @@ class Erased(ABC):
                 "files; fetch it again or leave it out"
             )
         return resolve(named[0]).load(found[named[0]])
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> "Erased":
+        """Loads what was shared: a folder, a hub's repository ("owner/name"), or a registered version ("models:/…").
+
+        Args:
+            name: which of them.
+            revision: branch, tag or commit of a repository; a commit never changes.
+
+        Raises:
+            FileNotFoundError, ValueError: as `load`; or the files are not those that their configuration names.
+            OSError: the hub refuses, or cannot be reached.
+        """
+        if Path(name).is_dir():
+            return Erased.load(name)
+        if str(name).startswith("models:/"):
+            return Erased.load(import_module("cpe").fetch(str(name)))  # the public face hands it on
+        from cpe.methods.sharing import pull
+
+        return Erased.load(pull(str(name), revision))
 
     @property
     @abstractmethod

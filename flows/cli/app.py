@@ -13,15 +13,15 @@ from flows.cli.attack import attack
 from flows.cli.clean import clean
 from flows.cli.compare import compare
 from flows.cli.erase import demo, erase
-from flows.cli.init import init
-from flows.cli.lists import lists
+from flows.cli.lists import init, lists
 from flows.cli.models import models
 from flows.cli.plan import ListArgument, ProfileOption, doctor, plan
 from flows.cli.results import results
+from flows.cli.share import pull, push
 from flows.cli.status import status
 from flows.cli.store import store
-from flows.cli.ui import ui
 from flows.cli.watch import watch
+from flows.page.command import ui
 from flows.serving.command import serve
 from flows.terminal.command import command_of, places_here, table
 from flows.terminal.ending import quick_end
@@ -68,6 +68,8 @@ command(results)
 command(init)
 command(ui)
 command(serve)
+command(push)
+command(pull)
 command_of(app, resumes=True)(compare)
 app.add_typer(models, name="models")
 app.add_typer(lists, name="lists")

@@ -1,5 +1,6 @@
-"""`cpe lists new`: a list of one's own, asked for and checked before it is written."""
+"""`cpe init` and `cpe lists new`: the shipped lists to edit, and one's own, checked before it is written."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,27 @@ KINDS = {  # what is erased, on which base model: the shipped list that a new on
     "explicit": "explicit",
 }
 NEAR = 3  # neighbours suggested for each target
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where `lists` is made.")] = Path(),
+) -> None:
+    """Copy the lists that are shipped into FOLDER/lists, to edit; what is there already stays as it is."""
+    from tasks.here.places import SHIPPED_LISTS
+
+    target = folder / "lists"
+    new: list[Path] = []
+    there: list[Path] = []
+    for path in sorted(SHIPPED_LISTS.rglob("*.yaml")):
+        copy = target / path.relative_to(SHIPPED_LISTS)
+        (there if copy.exists() else new).append(copy)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+    left = f", {len(there)} were there and stay as they are" if there else ""
+    print(f"{len(new)} lists and sets copied into {target}{left}")
+    if new:
+        print("next    edit one, then `cpe plan LIST` says what it costs and `cpe erase LIST` erases it")
 
 
 @command_of(lists)

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpe.methods.erased import Erased
 from cpe.methods.pinpoint.config import GateConfig
 from cpe.methods.pinpoint.scoring import reordered, scoring_matrix
+from cpe.methods.pinpoint.sharing import SharedGates
 from cpe.methods.pinpoint.storage.checks import GateFileError
 from cpe.methods.pinpoint.storage.files import LoadedGates, check_alike, check_fits, check_width, read_gates
 from cpe.methods.pinpoint.storage.folders import gate_files
@@ -33,7 +33,7 @@ from cpe.models.sites import innermost
 PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numbers
 
 
-class Eraser(Erased):
+class Eraser(SharedGates):
     """Erases concepts from pipelines by adding gated residuals to cross-attention keys and values.
 
     Example:
