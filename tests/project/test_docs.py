@@ -41,6 +41,13 @@ RUN_ELSEWHERE = {  # command: the file that runs it, and how it stands there
     "cpe serve NAME@champion": ("tests/flows/test_serving.py", '"serve", "cpe-few@champion"'),
     "cpe serve cpe-emoji@champion": ("tests/flows/test_serving.py", '"serve", "cpe-few@champion"'),
     "python -m benchmarks.serving cpe-emoji@champion": ("tests/flows/test_serving.py", "serving.measure("),
+    "cpe push NAME@champion REPO": ("tests/flows/test_sharing.py", 'cpe("push", "cpe-few/1", "me/few")'),
+    "cpe pull REPO": ("tests/flows/test_sharing.py", 'cpe("pull", "me/few")'),
+    "cpe push cpe-emoji@champion me/no-tigers --public": (
+        "tests/flows/test_sharing.py",
+        'cpe("push", "cpe-few/1", "me/few")',
+    ),
+    "cpe pull me/no-tigers": ("tests/flows/test_sharing.py", 'cpe("pull", "me/few")'),
     "cpe init": ("tests/project/test_installed.py", '["init", str(tmp_path)]'),
     "cpe demo": ("tests/project/test_installed.py", '["demo"]'),
     "cpe bench": ("tests/project/test_benchmarks.py", '"bench"'),
