@@ -52,6 +52,10 @@ RUN_ELSEWHERE = {  # command: the file that runs it, and how it stands there
     "cpe demo": ("tests/project/test_installed.py", '["demo"]'),
     "cpe bench": ("tests/project/test_benchmarks.py", '"bench"'),
     "cpe bench --model embedded": ("tests/project/test_benchmarks.py", '"bench"'),
+    "cpe ui": ("Makefile", "$(BIN)/cpe ui"),
+    "cpe ui emoji": ("tests/flows/test_page_browser.py", 'page_of(places, "few")'),
+    "cpe ui emoji --host 0.0.0.0": ("tests/flows/test_page_browser.py", 'page_of(places, "--host", "0.0.0.0"'),
+    "cpe ui cpe-emoji@champion --model ./my-sd14": ("tests/flows/test_page.py", '"cpe-few@champion", base_model='),
     "cpe watch --status": ("tests/tasks/test_attempts.py", '["watch", "--status"]'),
     ". work/stack/env": ("scripts/integration.py", ". {self.root}/env"),
     "prefect deployment run erase-and-evaluate/emoji --watch": (
