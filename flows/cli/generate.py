@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,13 @@ import typer
 
 from flows.terminal.command import places_here
 from flows.terminal.gates import GatesOption, load_gates
+
+
+class Form(StrEnum):
+    """How gates erase."""
+
+    attached = "attached"
+    embeddings = "embeddings"
 
 
 def generate(
@@ -20,9 +28,13 @@ def generate(
     profile: Annotated[
         str | None, typer.Option(help="How pictures are made; default: embedded for that model, else cpe.")
     ] = None,
+    form: Annotated[
+        Form, typer.Option("--as", help="How gates erase: attached to the network, or by changed prompt embeddings.")
+    ] = Form.attached,
     seeds: Annotated[int, typer.Option(min=1, help="Pictures a prompt: seeds 0, 1, ...")] = 1,
 ) -> None:
     """Draw pictures, with or without concepts erased."""
+    from cpe.methods.pinpoint.eraser import Eraser
     from cpe.models.drawing import PictureJob
     from cpe.models.drawing import generate as draw
     from cpe.models.videos import can_write, write_video
@@ -33,7 +45,10 @@ def generate(
     if profile not in PROFILES:
         raise ValueError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
     eraser = load_gates(gates) if gates else None
-    pipe, made = places_here().loaded(model), PROFILES[profile]
+    if form is Form.embeddings and not isinstance(eraser, Eraser):
+        raise ValueError("--as embeddings is of CPE's gates; name some by --gates")
+    places = places_here()
+    pipe, made = places.loaded(model), PROFILES[profile]
     jobs = [
         PictureJob(f"{row * seeds + seed:05d}{'' if frame is None else f'-f{frame:03d}'}", prompt, seed, frame=frame)
         for row, prompt in enumerate(prompts)
@@ -51,6 +66,8 @@ def generate(
             write_video(out / f"{job.picture_id.partition('-')[0]}.mp4", frames, made.frames_per_second)
 
     erasing: Any = eraser.attached(pipe) if eraser else nullcontext()
+    if form is Form.embeddings and isinstance(eraser, Eraser):
+        erasing = eraser.encoding(pipe, cache=places.work / "bases")
     with erasing, progress("drawing", len(jobs), "picture") as done:
         out.mkdir(parents=True, exist_ok=True)
         (out / "pictures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False))

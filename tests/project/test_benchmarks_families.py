@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from benchmarks import families
+from benchmarks import embeddings, families
 from benchmarks.family_shapes import FAMILIES, FamilyShape, projections_of, sizes_of
 from benchmarks.steps import Steps
 from cpe.methods.pinpoint.config import PRESETS
@@ -111,3 +111,14 @@ def test_the_command_prints_a_table_or_json(monkeypatch, capsys):
     assert "exact" in capsys.readouterr().out
     families.main([*options, "--json"])
     assert [row["family"] for row in json.loads(capsys.readouterr().out)] == ["SANA"]
+
+
+def test_changed_embeddings_are_measured_beside_residuals(monkeypatch, capsys):
+    monkeypatch.setitem(FAMILIES, "SANA", TINY["sana"])
+    embeddings.main(["--family", "SANA", "--gates", "1", "4", "--rounds", "2", "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["gates"] for row in rows] == [1, 4]
+    assert all(math.isfinite(row[name]) for row in rows for name in ("embeddings_ms", "residuals_ms", "made_ms"))
+    assert rows[0]["kept_kib"] == 40 * 16 * 4 / 1024, "a row a projection"
+    embeddings.main(["--family", "SANA", "--gates", "1", "--rounds", "1"])
+    assert "in a gate's file" in capsys.readouterr().out

@@ -8,7 +8,8 @@ S, the change is Σ_l P_l (c_l U_l W_l M⁻¹): a gate needs L·S rows of width 
 # Axes: N concepts, B prompts, T tokens, D text width, O projection width, S adapter rank, L projections.
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,42 @@ def reaches(pipe: Any) -> bool:
     return family is None or not family.way(network_of(pipe))
 
 
+def check_reaches(pipe: Any) -> None:
+    """Refuses a model whose own layers lie between prompt embeddings and attentions.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if not reaches(pipe):
+        raise ValueError(
+            f"{type(pipe).__name__} passes prompt embeddings through layers of its own before its attentions see them, "
+            "so that no change of prompt_embeds does what gates do; attach the gates"
+        )
+
+
+@contextmanager
+def encoded_by(pipe: Any, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Changes what a pipeline's encoder gives for prompts and for negative prompts, (B, T, D); pooled texts stay.
+
+    Raises:
+        ValueError: a change of prompt embeddings is none of what the pipeline's attentions see, or it has no encoder.
+    """
+    if not hasattr(pipe, "encode_prompt"):
+        raise ValueError(f"{type(pipe).__name__} encodes no prompts; give the pipeline, not its network")
+    check_reaches(pipe)
+    own = pipe.encode_prompt
+
+    def encode(*given: Any, **named: Any) -> tuple[Any, ...]:
+        prompt, negative, *others = own(*given, **named)
+        return change(prompt), None if negative is None else change(negative), *others
+
+    pipe.encode_prompt = encode
+    try:
+        yield
+    finally:
+        del pipe.encode_prompt
+
+
 class TextChanges:
     """What codes of gates add to the text, from a model or from the gates' files.
 
@@ -64,11 +101,7 @@ class TextChanges:
         """
         if pipe is None:
             return [_own(part) for part in self._parts]
-        if not reaches(pipe):
-            raise ValueError(
-                f"{type(pipe).__name__} passes prompt embeddings through layers of its own before its attentions see "
-                "them, so that no change of prompt_embeds does what gates do; attach the gates"
-            )
+        check_reaches(pipe)
         network, tokens = network_of(pipe), text.shape[1]
         dtype = torch.float64 if text.dtype == torch.float64 else torch.float32
         if self._known is not None and (self._known[0](), *self._known[1:3]) == (network, tokens, dtype):

@@ -8,7 +8,8 @@ computed once a prompt and reused in every denoising step. Which gate is most op
 
 # Axes: N concepts, B prompts, T tokens, D text width, O projection width, S adapter rank, L projections; n tokens won.
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cpe.methods.erased import Erased
-from cpe.methods.pinpoint.embedding import TextChanges
+from cpe.methods.pinpoint.embedding import TextChanges, encoded_by, reaches
 from cpe.methods.pinpoint.scoring import Winners, reordered
 from cpe.methods.pinpoint.storage.checks import GateFileError
 from cpe.methods.pinpoint.storage.files import LoadedGates, read_gates
@@ -161,6 +162,23 @@ class Eraser(Erased):
             part, place = self._winners.place(number)
             changed[won] += codes @ changes[part][place].to(codes)
         return changed.to(text.dtype)
+
+    @contextmanager
+    def encoding(self, pipe: Any, *, cache: Path | None = None) -> Iterator[Any]:
+        """Has a pipeline's own encoder give `embeddings` of prompts and negative prompts within a `with` block.
+
+        Nothing is attached to the network. What gates' files say is taken, where all of them say it; else the model's.
+
+        Args:
+            pipe: the pipeline, not its network alone.
+            cache: as for `embeddings`.
+
+        Raises:
+            ValueError: as `embeddings` has it.
+        """
+        source = None if reaches(pipe) and all(part.change is not None for part in self._parts) else pipe
+        with encoded_by(pipe, lambda text: self.embeddings(text, source, cache=cache)):
+            yield pipe
 
     @torch.no_grad()
     def residual_energy(self, pipe: Any, text: Tensor) -> Tensor:

@@ -135,3 +135,36 @@ def test_another_model_and_another_length_are_reckoned_anew():
         again = Eraser([gates_of(base, CONFIGS[0])]).embeddings(given, model)
         assert torch.equal(shared.embeddings(given, model), again)
     assert not torch.allclose(own.embeddings(text, second), shared.embeddings(text, first))
+
+
+@pytest.mark.parametrize("kind", ["text", "xl"])
+def test_a_pipelines_encoder_gives_them_with_guidance_too_and_is_given_back(kind):
+    pipe = tiny_variant(kind)
+    base = BaseProjections.of(pipe.unet, tokens=77)
+    part = gates_of(base, CONFIGS[0])
+    eraser = Eraser([LoadedGates(part.concepts, part.sites, part.gates.map(torch.Tensor.float))])
+
+    def draw():
+        noise = torch.Generator().manual_seed(0)
+        given = {"num_inference_steps": 2, "guidance_scale": 4.0, "output_type": "latent", "height": 16, "width": 16}
+        return pipe(PROMPTS[0], negative_prompt="a rose", generator=noise, **given).images
+
+    before = draw()
+    expected = [eraser.embeddings(encode_prompts(pipe, [text]), pipe) for text in (PROMPTS[0], "a rose")]
+    with eraser.encoding(pipe):
+        given = pipe.encode_prompt(
+            PROMPTS[0],
+            device="cpu",
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=True,
+            negative_prompt="a rose",
+        )
+        during = draw()
+    for found, text in zip(given, expected, strict=False):
+        torch.testing.assert_close(found, text)
+    assert not torch.allclose(during, before)
+    assert torch.equal(draw(), before)
+    with pytest.raises(ValueError, match="give the pipeline"), eraser.encoding(pipe.unet):
+        pass
+    with pytest.raises(ValueError, match="layers of its own"), eraser.encoding(shared_transformer("pixart")):
+        pass
