@@ -1,7 +1,7 @@
 """What changed prompt embeddings cost: `python -m benchmarks.embeddings` (`--json` for programs).
 
 For erasers of several sizes over a family's projections at their real shapes, with random weights: `Eraser.embeddings`
-of one prompt, from what gates' files say, and beside it, in turns, the residuals of that prompt that attached gates add.
+of one prompt, from what gates' files say, and beside it, in turns, the residuals that attached gates add to it.
 Times are the process's own on the processor, as in `benchmarks.families`.
 """
 

@@ -53,7 +53,8 @@ class Pinpoint(Method):
             checkpoint=bench.checkpoint,
         )
         gates = [trained.gates[index : index + 1] for index in range(len(lessons))]
-        changes = [changes_of(gate, base).to(gate.up.dtype) if reaches(pipe) else None for gate in gates]
+        made = changes_of(trained.gates, base).to(gates[0].up.dtype) if reaches(pipe) else None
+        changes = [None if made is None else made[index : index + 1] for index in range(len(lessons))]
         return [
             Piece(
                 to_tensors(gate, base.names, change),
