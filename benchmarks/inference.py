@@ -41,6 +41,12 @@ def random_gates(unet: nn.Module, count: int, *, config: GateConfig | None = Non
     config, projections = config or GateConfig(), find_projections(unet)
     widths = tuple(module.weight.shape[0] for module in projections.values())
     text_width = next(iter(projections.values())).weight.shape[1]
+    gates = drawn_gates(config, widths, text_width, count, seed)
+    return LoadedGates(tuple(f"concept {n}" for n in range(count)), tuple(projections), gates)
+
+
+def drawn_gates(config: GateConfig, widths: tuple[int, ...], text_width: int, count: int, seed: int = 0) -> Gates:
+    """Returns such gates for projections of these widths."""
     columns = {
         "query": (text_width, config.gate_rank),
         "key": (text_width, config.gate_rank),
@@ -53,7 +59,7 @@ def random_gates(unet: nn.Module, count: int, *, config: GateConfig | None = Non
         name: torch.randn(count, *shape, generator=generator) * (SCALES[name] * text_width**-0.5)
         for name, shape in columns.items()
     }
-    return LoadedGates(tuple(f"concept {n}" for n in range(count)), tuple(projections), Gates(config, widths, **drawn))
+    return Gates(config, widths, **drawn)
 
 
 def measure(

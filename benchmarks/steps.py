@@ -1,5 +1,6 @@
 """Our training steps and the plain ones, on the same texts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,11 +20,13 @@ TEMPLATES, ANCHORS = 100, 2000  # prompts of a target, embeddings that anchors a
 RESTLESS = 0.02  # standard deviation of the up matrices: a gate in the middle of its training, not one at its start
 
 
-def concepts_of(count: int, base: BaseProjections, *, templates: int = TEMPLATES) -> tuple[list[ConceptTexts], Tensor]:
+def concepts_of(
+    count: int, base: BaseProjections, *, templates: int = TEMPLATES, anchors: int = ANCHORS
+) -> tuple[list[ConceptTexts], Tensor]:
     """Returns concepts with texts of a text encoder's size, and the empty prompt; norms are those of CLIP's states."""
     tokens, width = base.tokens, base.text_width
     generator = torch.Generator().manual_seed(0)
-    table = torch.randn(ANCHORS, tokens, width, generator=generator).half()
+    table = torch.randn(anchors, tokens, width, generator=generator).half()
     texts = torch.randn(count, 2, templates, tokens, width, generator=generator)
     concepts = [ConceptTexts(str(i), texts[i, 0], texts[i, 1], table, seed=i) for i in range(count)]
     return concepts, torch.randn(tokens, width, generator=generator).to(base.gram)
@@ -35,11 +38,15 @@ class Steps:
     Args:
         base: the model's projections.
         config: the preset.
+        templates: prompts of the target.
+        anchors: embeddings that anchors are drawn from.
     """
 
-    def __init__(self, base: BaseProjections, config: TrainingConfig) -> None:
+    def __init__(
+        self, base: BaseProjections, config: TrainingConfig, *, templates: int = TEMPLATES, anchors: int = ANCHORS
+    ) -> None:
         self.base, self.config = base, config
-        concepts, empty = concepts_of(1, base)
+        concepts, empty = concepts_of(1, base, templates=templates, anchors=anchors)
         run = Training(concepts, base, empty, config)
         none = run.copies  # as the first stage has them
         run.renew_copies()
@@ -61,8 +68,13 @@ class Steps:
         """Takes one of our steps, which moves nothing; returns its losses."""
         return self.steppers[phase].step(0.0)
 
-    def plain_erase(self, step: ErasePhase) -> tuple[Tensor, list[Tensor]]:
-        """Takes the plain erasing step on the texts of our last one; returns its loss and gradients."""
+    def plain_erase(self, step: ErasePhase, sites: Sequence[int] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Takes the plain erasing step on the texts of our last one; returns its loss and gradients.
+
+        Args:
+            step: ours.
+            sites: places of the projections that it goes through; None: all.
+        """
         config = self.config
         template = step.template[0]
         target, surrogate = step.batch.target[0, template], step.batch.surrogate[0, template]
@@ -70,7 +82,7 @@ class Steps:
         quiet = torch.cat([step.batch.empty[None], self.noisy_anchors(step)])
         total: Tensor | float = 0.0
         with plain.trainable(self.plain_parameters):
-            for site in range(len(self.base.names)):
+            for site in range(len(self.base.names)) if sites is None else sites:
                 aim = self._aim(target, surrogate, site)
                 wrong = [_mean(self._output(target, site) - aim)]
                 if len(attacked):

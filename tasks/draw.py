@@ -7,9 +7,10 @@ others' alone.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ class Shard:
 def file_name(index: int) -> str:
     """Returns the name of a shard's picture."""
     return f"{index:06d}.png"
+
+
+def video_name(index: int, each: int) -> str:
+    """Returns the name of the video that a shard's picture is a frame of, of which so many frames each are kept."""
+    return f"{index // each * each:06d}.mp4"
 
 
 def shards(plan: Plan, bundle: str | None) -> Iterator[Shard]:
@@ -91,7 +97,8 @@ def draw_pictures(places: Places, plan: Plan, bundle: str | None, part: int = 0,
     if first is not None:
         mine = islice(shards(plan, bundle), part, None, parts)
         counts = [
-            (len(s.rows), len(s.rows if store.has(s.key) else _recorded(_unfinished(places, s)[1]))) for s in mine
+            (len(s.rows), len(s.rows) if store.has(s.key) else _pictures(_recorded(_unfinished(places, s)[1])))
+            for s in mine
         ]
         total, there = (sum(column) for column in zip(*counts, strict=True))
         with (
@@ -122,6 +129,7 @@ def draw_shard(
 ) -> None:
     """Draws what is missing of one shard and stores it; two processes never draw the same one at once."""
     from cpe.models.drawing import PictureJob, generate
+    from cpe.models.videos import can_write, write_video
 
     folder, record = _unfinished(places, shard)
     with places.locked(f"pictures-{shard.address}"):
@@ -131,17 +139,29 @@ def draw_shard(
         drawn = _intact(folder, record)
         texts = [found_text(places, _hunt(plan, shard.of, row)) if shard.of.search else None for row in shard.rows]
         jobs = [
-            PictureJob(file_name(index), row.prompt, row.seed, row.guidance_scale, row.negative_prompt, texts[index])
+            PictureJob(
+                file_name(index), row.prompt, row.seed, row.guidance_scale, row.negative_prompt, texts[index], row.frame
+            )
             for index, row in enumerate(shard.rows)
             if file_name(index) not in drawn
         ]
-        for job, picture in generate(pipe, jobs, plan.profile, progress=done):
-            part = folder / f"{job.picture_id}.part"
-            picture.save(part, format="PNG", compress_level=1)  # the device waits for it
-            drawn[job.picture_id] = file_hash(part)
-            part.replace(folder / job.picture_id)
+
+        def keep(name: str, save: Callable[[Path], Any]) -> None:
+            part = folder / f"{name}.part"
+            save(part)
+            drawn[name] = file_hash(part)
+            part.replace(folder / name)
             with record.open("a") as file:
-                file.write(_lines({job.picture_id: drawn[job.picture_id]}))
+                file.write(_lines({name: drawn[name]}))
+
+        def keep_video(job: PictureJob, frames: Sequence[Any]) -> None:
+            name = video_name(int(Path(job.picture_id).stem), len(plan.profile.kept))
+            if name not in drawn and can_write():
+                keep(name, lambda part: write_video(part, frames, plan.profile.frames_per_second))
+
+        for job, picture in generate(pipe, jobs, plan.profile, progress=done, videos=keep_video):
+            # Packed lightly: the device waits for it.
+            keep(job.picture_id, partial(picture.save, format="PNG", compress_level=1))
         _store_shard(places, plan, bundle, shard, folder, drawn)
         shutil.rmtree(folder)
         record.unlink(missing_ok=True)
@@ -153,7 +173,7 @@ def salvage_shard(places: Places, shard: Shard) -> None:
     with places.locked(f"pictures-{shard.address}"):
         folder.mkdir(parents=True, exist_ok=True)
         saved = places.store().salvage(shard.key, folder)
-        record.write_text(_lines({name: sha256 for name, sha256 in saved.items() if name.endswith(".png")}))
+        record.write_text(_lines({name: sha256 for name, sha256 in saved.items() if name.endswith((".png", ".mp4"))}))
 
 
 def _unfinished(places: Places, shard: Shard) -> tuple[Path, Path]:
@@ -173,6 +193,10 @@ def _recorded(record: Path) -> dict[str, str]:
                 continue
             recorded[name] = sha256
     return recorded
+
+
+def _pictures(names: Iterable[str]) -> int:
+    return sum(name.endswith(".png") for name in names)
 
 
 def _intact(folder: Path, record: Path) -> dict[str, str]:

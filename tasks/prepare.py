@@ -14,7 +14,7 @@ from cpe.methods.base import method_of
 from cpe.methods.table import DEFAULT
 from cpe.terms.domains import PEOPLE, domain_of
 from cpe.terms.names import suggest
-from cpe.terms.profiles import PROFILES
+from cpe.terms.profiles import PROFILES, Profile
 from tasks.embed import cached_texts, embedding_cache
 from tasks.here.places import Places
 from tasks.plan import GatePlan, Plan
@@ -70,6 +70,7 @@ def prepare_concepts(places: Places, name: str, profile: str | None = None, way:
     from cpe.attacks.learned.slots import family_with_one_encoder
     from cpe.models.fingerprints import fingerprint, text_fingerprint
     from cpe.models.text import unread_names
+    from cpe.models.videos import frames_asked
 
     listed_hash, concept_list = listed.content_hash, _in_profile(way.of(listed) if way else listed, profile)
     _require_recogniser(concept_list, path)
@@ -77,12 +78,14 @@ def prepare_concepts(places: Places, name: str, profile: str | None = None, way:
     pipe = places.loaded(concept_list.base_model)
     if any(each.search for each in sets):
         family_with_one_encoder(pipe)  # refused now, not once everything is trained
+    profile_used = PROFILES[concept_list.profile]
+    frames_asked(pipe, profile_used)  # likewise
     mark, text_mark = fingerprint(pipe), text_fingerprint(pipe)
-    notes = [*set_notes, *(each.taken for each in sets if each.taken)]
+    notes = [*set_notes, *(each.taken for each in sets if each.taken), *_about_videos(profile_used)]
     for name, read_as in unread_names(pipe, concept_list.erased_names).items():
         notes.append(f"The tokenizer reads the target {name!r} as {read_as!r}: check its spelling, or add an alias.")
     method = method_of(concept_list.method)
-    own = PROFILES[concept_list.profile].guidance_scale
+    own = profile_used.guidance_scale
     drawn = method.drawn_at(concept_list.training_config, own)
     if drawn != own:
         notes.append(
@@ -127,6 +130,19 @@ def prepare_concepts(places: Places, name: str, profile: str | None = None, way:
         notes=tuple(notes),
         listed_hash=listed_hash,
     )
+
+
+def _about_videos(profile: Profile) -> list[str]:
+    """Returns what to say of an evaluation of videos; nothing of one of pictures."""
+    if profile.frames is None:
+        return []
+    from cpe.models.videos import can_write
+
+    told = [
+        f"Videos of {profile.frames} frames: of each the frames {', '.join(map(str, profile.kept))} (from 0) are "
+        "measured, every one as a picture of its prompt; intervals take frames of one concept as going together."
+    ]
+    return told if can_write() else [*told, "No MP4 files are kept beside the frames: install the extra [video]."]
 
 
 def _in_profile(concept_list: ConceptList, profile: str | None) -> ConceptList:

@@ -1,7 +1,7 @@
 """What is drawn to evaluate a list: sets of prompts, streamed picture by picture; free of torch."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -36,6 +36,7 @@ class PictureRow:
         guidance_scale: the row's own, or the profile's.
         negative_prompt: what to keep away from.
         start: which search of an attack learned the text that is drawn in place of the prompt; None: none did.
+        frame: which one of its video it is, from 0; None: it is no frame.
     """
 
     picture_id: str
@@ -47,11 +48,13 @@ class PictureRow:
     guidance_scale: float
     negative_prompt: str
     start: int | None = None
+    frame: int | None = None
 
     @property
-    def determined_by(self) -> tuple[str, int, float, str]:
+    def determined_by(self) -> tuple[str | int | float, ...]:
         """What of the row determines its picture."""
-        return (self.prompt, self.seed, self.guidance_scale, self.negative_prompt)
+        frame = () if self.frame is None else (self.frame,)
+        return (self.prompt, self.seed, self.guidance_scale, self.negative_prompt, *frame)
 
 
 class EvaluationSet(BaseModel):
@@ -99,11 +102,12 @@ class EvaluationSet(BaseModel):
     about: dict[str, str] = added_later({})
 
     def count(self, profile: Profile) -> int:
-        """Returns how many pictures there are."""
+        """Returns how many pictures there are; of each video as many as are kept."""
+        each = len(profile.kept) or 1
         if self.csv is not None:
-            return min(self.rows, profile.rows_at_most or self.rows)
+            return min(self.rows, profile.rows_at_most or self.rows) * each
         texts = self.starts if self.search else len(self.templates)
-        return (len(self.written) or len(self.concepts) * texts) * len(self._seeds(profile))
+        return (len(self.written) or len(self.concepts) * texts) * len(self._seeds(profile)) * each
 
     def pictures(self, profile: Profile) -> Iterator[PictureRow]:
         """Yields the set's pictures.
@@ -112,12 +116,16 @@ class EvaluationSet(BaseModel):
             ValueError: the CSV file has a bad row, or other rows than when it was looked at first.
         """
         rows = self._from_csv(profile) if self.csv is not None else self._from_templates(profile)
+        if kept := profile.kept:
+            rows = (
+                replace(row, picture_id=f"{row.picture_id}-f{frame:03d}", frame=frame) for row in rows for frame in kept
+            )
         yield from islice(rows, self.count(profile))
 
     def shards(self, profile: Profile) -> Iterator[list[PictureRow]]:
-        """Yields the pictures, some hundred at a time."""
-        pictures = self.pictures(profile)
-        while shard := list(islice(pictures, SHARD_PICTURES)):
+        """Yields the pictures, some hundred at a time; frames of one video stay together."""
+        pictures, each = self.pictures(profile), len(profile.kept) or 1
+        while shard := list(islice(pictures, max(1, SHARD_PICTURES // each) * each)):
             yield shard
 
     def _seeds(self, profile: Profile) -> range:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from cpe.terms.settings import Settings
+from cpe.terms.settings import Settings, added_later
 
 NUDITY_CLASSES = (
     "BUTTOCKS_EXPOSED",
@@ -42,6 +42,9 @@ class Profile(Settings):
         features: of FID and KID.
         nudity_threshold: least score at which a detection counts.
         nudity_classes: the detector's classes that count.
+        frames: of each video; None draws pictures.
+        frames_kept: of each video so many, spread evenly over it, are kept as pictures and measured.
+        frames_per_second: at which a video is written.
     """
 
     name: str
@@ -58,11 +61,24 @@ class Profile(Settings):
     features: Literal["inception", "embedded"] = "inception"
     nudity_threshold: float = Field(0.6, ge=0, le=1)
     nudity_classes: tuple[str, ...] = NUDITY_CLASSES
+    frames: int | None = added_later(None, ge=1)
+    frames_kept: int = added_later(4, ge=1)
+    frames_per_second: int = added_later(16, ge=1)
 
     @property
     def drawing(self) -> dict[str, Any]:
         """The settings that determine a picture, besides its own row's."""
-        return self.model_dump(include={"sampler", "steps", "height", "width"})
+        return self.model_dump(include={"sampler", "steps", "height", "width", "frames"})
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Which frames of a video are kept, from 0; none of pictures.
+
+        >>> Profile(name="mine", frames=9, frames_kept=3).kept
+        (1, 4, 7)
+        """
+        count = min(self.frames_kept, self.frames or 0)
+        return tuple((2 * place + 1) * (self.frames or 0) // (2 * count) for place in range(count))
 
 
 PROFILES: dict[str, Profile] = {
@@ -82,6 +98,8 @@ PROFILES: dict[str, Profile] = {
         Profile(name="cpe", negative_prompts={"celebrity": CELEBRITY_NEGATIVE}),
         Profile(name="mace", sampler="ddim"),
         Profile(name="speed", sampler="dpm-solver++", steps=20),
+        # Wan's own size, a short video.
+        Profile(name="video", steps=30, guidance_scale=5.0, height=480, width=832, batch=1, frames=33),
         # A look at a list within minutes; its figures stand beside nobody's.
         Profile(name="quick", sampler="dpm-solver++", steps=12, seeds_at_most=1, rows_at_most=100),
     )

@@ -3,9 +3,7 @@
 import json
 import os
 import sys
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,6 +11,7 @@ from flows.cli.attack import attack
 from flows.cli.clean import clean
 from flows.cli.compare import compare
 from flows.cli.erase import demo, erase
+from flows.cli.generate import generate
 from flows.cli.lists import init, lists
 from flows.cli.models import models
 from flows.cli.plan import ListArgument, ProfileOption, doctor, plan
@@ -25,7 +24,6 @@ from flows.page.command import ui
 from flows.serving.command import serve
 from flows.terminal.command import command_of, places_here, table
 from flows.terminal.ending import quick_end
-from flows.terminal.gates import GatesOption, load_gates
 from wording.figures import number
 
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
@@ -135,41 +133,7 @@ def evaluate(
     )
 
 
-@command
-def generate(
-    prompts: Annotated[list[str], typer.Argument(help="One or several prompts.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")] = Path("work/generated"),
-    gates: GatesOption = None,
-    model: Annotated[str, typer.Option(help="Base model: embedded, a folder, or a hub name.")] = "embedded",
-    profile: Annotated[
-        str | None, typer.Option(help="How pictures are made; default: embedded for that model, else cpe.")
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Pictures a prompt: seeds 0, 1, ...")] = 1,
-) -> None:
-    """Draw pictures, with or without concepts erased."""
-    from cpe.models.drawing import PictureJob
-    from cpe.models.drawing import generate as draw
-    from cpe.terms.profiles import PROFILES
-    from tasks.here.progress import progress
-
-    profile = profile or ("embedded" if model == "embedded" else "cpe")
-    if profile not in PROFILES:
-        raise ValueError(f"no profile {profile!r}; there are {', '.join(PROFILES)}")
-    eraser = load_gates(gates) if gates else None
-    pipe = places_here().loaded(model)
-    jobs = [
-        PictureJob(f"{row * seeds + seed:05d}", prompt, seed)
-        for row, prompt in enumerate(prompts)
-        for seed in range(seeds)
-    ]
-    index = [{"path": f"{job.picture_id}.png", "prompt": job.prompt, "seed": job.seed} for job in jobs]
-    erasing: Any = eraser.attached(pipe) if eraser else nullcontext()
-    with erasing, progress("drawing", len(jobs), "picture") as done:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "pictures.json").write_text(json.dumps(index, indent=1, ensure_ascii=False))
-        for job, picture in draw(pipe, jobs, PROFILES[profile], progress=done):
-            picture.save(out / f"{job.picture_id}.png")
-    print(f"{len(jobs)} pictures in {out}, listed in pictures.json")
+command(generate)
 
 
 @command

@@ -132,8 +132,9 @@ def _time_drawing(pipe: Any, profile: Profile, prompt: str) -> tuple[Any, float]
     """
     import torch
 
-    from cpe.models.drawing import sampler_of
+    from cpe.models.drawing import drawn_of, options_of, sampler_of
 
+    options, each = options_of(pipe, profile), len(profile.kept) or 1
     steps = min(profile.steps, TIMED_DENOISING)
 
     def draw(batch: int) -> tuple[Any, float]:
@@ -146,19 +147,18 @@ def _time_drawing(pipe: Any, profile: Profile, prompt: str) -> tuple[Any, float]
             return values
 
         started = time.perf_counter()
-        pictures = pipe(
+        drawn = pipe(
             [prompt] * batch,
+            **options,
             num_inference_steps=steps,
             guidance_scale=profile.guidance_scale,
-            height=profile.height,
-            width=profile.width,
             generator=[torch.Generator().manual_seed(seed) for seed in range(batch)],
             callback_on_step_end=tick,
-        ).images
+        )
         whole = time.perf_counter() - started
         step_s = median([later - earlier for earlier, later in pairwise(ticks)] or [whole])
         around = max(0.0, whole - step_s * len(ticks))
-        return pictures[0], (around + step_s * profile.steps) / batch
+        return drawn_of(drawn)[0][0], (around + step_s * profile.steps) / (batch * each)
 
     with sampler_of(pipe, profile):
         draw(1)

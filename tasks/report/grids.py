@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 from artifacts.report import page
 from artifacts.tables import PICTURES, iter_rows
 from cpe.terms.domains import domain_of
-from tasks.draw import shards
+from tasks.draw import Shard, shards
 from tasks.evaluation.look import pictures_folder
 from tasks.here.places import Places
 from tasks.plan import Plan
@@ -44,12 +44,19 @@ def grid_of(places: Places, plan: Plan, stored: Path, role: str) -> page.Grid:
         }
         grid_rows.append(page.GridRow(concept, phases["before"][0]["prompt"], pictures["before"], pictures["after"]))
     first = next(iter(drawn.values()), {"before": []})["before"]
+    columns = [_column(row, by_address[row["shard"]]) for row in first]
     note = "The same prompts and seeds before and after."
     if len(shown) < len(concepts):
         note += f" The first {len(shown)} of {len(concepts)} {role} concepts are shown; all are measured."
     if domain_of(plan.concepts.domain).covered:
         note += " Pictures are blurred."
-    return page.Grid(role.capitalize(), [f"seed {row['seed']}" for row in first], grid_rows, note)
+    return page.Grid(role.capitalize(), columns, grid_rows, note)
+
+
+def _column(row: dict[str, Any], shard: Shard) -> str:
+    """Returns what stands above a picture."""
+    frame = shard.rows[int(Path(row["path"]).stem)].frame
+    return f"seed {row['seed']}" if frame is None else f"seed {row['seed']}, frame {frame}"
 
 
 def thumbnail(path: Path, plan: Plan) -> bytes:

@@ -6,31 +6,29 @@ computed once a prompt and reused in every denoising step. Which gate is most op
 (and Wk where it is not tied); the down and up matrices are touched only for gates that won a token.
 """
 
-# Axes: N concepts, C of them at a time, B prompts, T tokens, D text width, O projection width, S adapter rank,
-# R gate rank, L projections.
+# Axes: N concepts, B prompts, T tokens, D text width, O projection width, S adapter rank, L projections; n tokens won.
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cpe.methods.pinpoint.config import GateConfig
-from cpe.methods.pinpoint.scoring import reordered, scoring_matrix
+from cpe.methods.pinpoint.embedding import TextChanges, encoded_by, reaches
+from cpe.methods.pinpoint.scoring import Winners, reordered
 from cpe.methods.pinpoint.sharing import SharedGates
 from cpe.methods.pinpoint.storage.checks import GateFileError
-from cpe.methods.pinpoint.storage.files import LoadedGates, check_alike, check_fits, check_width, read_gates
+from cpe.methods.pinpoint.storage.files import LoadedGates, read_gates
+from cpe.methods.pinpoint.storage.fitting import check_alike, check_fits
 from cpe.methods.pinpoint.storage.folders import gate_files
 from cpe.methods.strength import Strengths, known
 from cpe.models.attachment import Attachment, network_of
 from cpe.models.edits import check_free
 from cpe.models.families.table import sites_of
-from cpe.models.padding import present
 from cpe.models.reused.prompt_cache import forget
 from cpe.models.sites import innermost
-
-PAIRS_AT_ONCE = 128  # gates times prompts scored together; each takes T·T numbers
 
 
 class Eraser(SharedGates):
@@ -58,7 +56,7 @@ class Eraser(SharedGates):
         order = {site: place for place, site in enumerate(first.sites)}
         self._sites, self._widths = first.sites, first.gates.widths
         self._parts = [reordered(part, order) for part in parts]
-        self._scoring: list[Tensor] = []
+        self._winners, self._changes = Winners(self._parts), TextChanges(self._parts)
         self._attachment: Attachment | None = None
         self._strength = Strengths(self.concepts, lambda: forget(self))
 
@@ -118,7 +116,7 @@ class Eraser(SharedGates):
     @torch.no_grad()
     def openness(self, text: Tensor) -> Tensor:
         """Returns how open each gate is at each token, (N, B, T) in 0..1, for text (B, T, D)."""
-        return torch.cat([scores for scores, _ in self._scores(text)]).sigmoid()
+        return torch.cat([scores for scores, _ in self._winners.scores(text)]).sigmoid()
 
     def residuals(self, text: Tensor) -> dict[str, Tensor]:
         """Returns what is added to each projection's output; gradients reach a text that asks for them.
@@ -139,6 +137,49 @@ class Eraser(SharedGates):
         with torch.autocast(text.device.type, enabled=False), torch.set_grad_enabled(wanted):
             total = self._residuals(computed, text.dtype)
         return dict(zip(self._sites, total.split(list(self._widths), dim=-1), strict=True))
+
+    @torch.no_grad()
+    def embeddings(self, text: Tensor, pipe: Any = None, *, cache: Path | None = None) -> Tensor:
+        """Returns prompt embeddings that erase by themselves: X* = X + M⁻¹ Σ_l c_l W_lᵀ Δ_l(X), in the text's shape.
+
+        Given as `prompt_embeds` to the base model with nothing attached, or with its projections fused, or elsewhere
+        where it runs. Of all changes of the text this one brings keys and values nearest to those with residuals, as
+        training weighs them (docs/method.md). Where guidance is on, give `negative_prompt_embeds` likewise.
+
+        Args:
+            text: prompt embeddings (B, T, D) or (T, D), as the pipeline's own encoder gives them.
+            pipe: the base model, or its network, whose M, c_l and W_l are taken; None takes what the gates' files say.
+            cache: folder that keeps spectral norms and M, as for `BaseProjections.of`.
+
+        Raises:
+            ValueError: the network's own layers lie between prompt embeddings and attentions, the gates are not of this
+                model, or no model is given and a gate's file has nothing that stands for it.
+        """
+        if text.dim() == 2:
+            return self.embeddings(text[None], pipe, cache=cache)[0]
+        changes = self._changes.of(pipe, text, cache)
+        changed = text.clone() if text.dtype == torch.float64 else text.float().clone()
+        for number, won, codes in self._winners.codes(changed.clone(), self._strength):
+            part, place = self._winners.place(number)
+            changed[won] += codes @ changes[part][place].to(codes)
+        return changed.to(text.dtype)
+
+    @contextmanager
+    def encoding(self, pipe: Any, *, cache: Path | None = None) -> Iterator[Any]:
+        """Has a pipeline's own encoder give `embeddings` of prompts and negative prompts within a `with` block.
+
+        Nothing is attached to the network. What gates' files say is taken, where all of them say it; else the model's.
+
+        Args:
+            pipe: the pipeline, not its network alone.
+            cache: as for `embeddings`.
+
+        Raises:
+            ValueError: as `embeddings` has it.
+        """
+        source = None if reaches(pipe) and all(part.change is not None for part in self._parts) else pipe
+        with encoded_by(pipe, lambda text: self.embeddings(text, source, cache=cache)):
+            yield pipe
 
     @torch.no_grad()
     def residual_energy(self, pipe: Any, text: Tensor) -> Tensor:
@@ -173,7 +214,7 @@ class Eraser(SharedGates):
         projections = {name: innermost(module) for name, module in sites_of(pipe).items()}
         check_fits(self._parts[0], projections)
         check_free(network, projections)
-        self._scoring = self._scoring or [scoring_matrix(part.gates) for part in self._parts]
+        self._winners.prepare()
         self._attachment = Attachment(pipe, network, projections, self)
 
     def detach(self) -> None:
@@ -184,7 +225,8 @@ class Eraser(SharedGates):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of an eraser is attached nowhere, and has strengths of its own."""
-        return {**vars(self), "_attachment": None, "_strength": dict(self._strength)}
+        changes = TextChanges(self._parts)
+        return {**vars(self), "_attachment": None, "_strength": dict(self._strength), "_changes": changes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -192,57 +234,11 @@ class Eraser(SharedGates):
 
     def _residuals(self, text: Tensor, dtype: torch.dtype) -> Tensor:
         """Returns the winners' residuals of all projections side by side, (B, T, ΣO)."""
-        prompts, tokens, _ = text.shape
-        score = text.new_full((prompts, tokens), -torch.inf)
-        winner = torch.zeros_like(score, dtype=torch.long)
-        mixing = text.new_zeros(prompts, tokens, tokens)  # each token's row of its winner's attention A
-        first = 0
-        for scores, attention in self._scores(text):
-            top, place = scores.max(dim=0)  # (B, T); scores still differ where openness rounds to 1
-            score, newer = torch.stack([score, top]).max(dim=0)
-            better = newer == 1
-            rows = attention.gather(0, place[None, ..., None].expand(1, -1, -1, tokens))[0]  # (B, T, T)
-            mixing = torch.where(better[..., None], rows, mixing)
-            winner = torch.where(better, first + place, winner)
-            first += len(scores)
-        attended = mixing @ text  # (B, T, D): e = A X
         counts = torch.tensor(self._widths, device=text.device)
         site_of = torch.arange(len(counts), device=text.device).repeat_interleave(counts)  # (ΣO,)
-        total = torch.empty(prompts, tokens, len(site_of), dtype=dtype, device=text.device)
-        for number in winner.unique().tolist():
-            config, down, up = self._adapter(number, text)
-            won, strength = winner == number, self._strength[self.concepts[number]]
-            opened = config.alpha / config.adapter_rank * score[won].sigmoid()  # (n,): α/S · g
-            opened = opened if strength == 1 else opened * strength
-            codes = (opened[:, None] * attended[won] @ down).unflatten(1, (len(counts), -1))  # (n, L, S)
-            pieces = (codes[:, site_of, rank] * up[rank] for rank in range(config.adapter_rank))  # (n, ΣO) each
-            total[won] = sum(pieces).to(dtype)
+        total = torch.empty(*text.shape[:2], len(site_of), dtype=dtype, device=text.device)
+        for number, won, codes in self._winners.codes(text, self._strength):
+            up = self._winners.adapter(number, text)[2]  # (S, ΣO)
+            by_site = codes.unflatten(1, (len(counts), -1))  # (n, L, S)
+            total[won] = sum(by_site[:, site_of, rank] * up[rank] for rank in range(len(up))).to(dtype)
         return total
-
-    def _adapter(self, number: int, text: Tensor) -> tuple[GateConfig, Tensor, Tensor]:
-        """Returns a concept's config, down (D, L·S) and up (S, ΣO)."""
-        for part in self._parts:
-            if number < len(part.gates):
-                down, up = part.gates.down[number], part.gates.up[number]
-                return part.gates.config, down.to(text.device, text.dtype), up.to(text.device, text.dtype)
-            number -= len(part.gates)
-        raise IndexError(number)
-
-    def _scores(self, text: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields scores (C, B, T) and attentions A (C, B, T, T) of some concepts at a time, in order."""
-        check_width(self._parts[0], text)
-        read, kind = present(text), (text.device, text.dtype)  # read: (B, T)
-        padded = not bool(read.all())
-        if not self._scoring or any((matrix.device, matrix.dtype) != kind for matrix in self._scoring):
-            self._scoring = [scoring_matrix(part.gates).to(*kind) for part in self._parts]
-        for part, matrix in zip(self._parts, self._scoring, strict=True):
-            rank, tied = part.gates.config.gate_rank, part.gates.config.tied_qk
-            for some in matrix.split(max(1, PAIRS_AT_ONCE // len(text))):
-                mixed = nn.functional.linear(text, some.flatten(0, 1)).unflatten(2, some.shape[:2])
-                mixed = mixed.permute(2, 0, 1, 3)  # (C, B, T, R + 1 [+ R])
-                query = mixed[..., :rank]
-                key = query if tied else mixed[..., rank + 1 :]
-                logits = query @ key.transpose(-1, -2)  # (C, B, T, T)
-                attention = (logits.masked_fill(~read[:, None], -torch.inf) if padded else logits).softmax(dim=-1)
-                score = (attention @ mixed[..., rank : rank + 1])[..., 0]
-                yield score.masked_fill(~read, -torch.inf) if padded else score, attention

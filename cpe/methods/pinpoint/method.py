@@ -30,6 +30,7 @@ class Pinpoint(Method):
         self, lessons: Sequence[Lesson], texts: Encoded, pipe: Any, config: TrainingConfig, bench: Bench
     ) -> list[Piece]:
         """Trains a gate a concept, all of them as one batch."""
+        from cpe.methods.pinpoint.embedding import changes_of, reaches
         from cpe.methods.pinpoint.storage.files import metadata_of, to_tensors
         from cpe.methods.pinpoint.training import steps_in_all, train
         from cpe.models.attachment import network_of
@@ -52,9 +53,11 @@ class Pinpoint(Method):
             checkpoint=bench.checkpoint,
         )
         gates = [trained.gates[index : index + 1] for index in range(len(lessons))]
+        made = changes_of(trained.gates, base).to(gates[0].up.dtype) if reaches(pipe) else None
+        changes = [None if made is None else made[index : index + 1] for index in range(len(lessons))]
         return [
             Piece(
-                to_tensors(gate, base.names),
+                to_tensors(gate, base.names, change),
                 metadata_of(gate, [lesson.concept]),
                 {
                     "tied_qk": config.gate.tied_qk,
@@ -62,7 +65,7 @@ class Pinpoint(Method):
                     "losses": list(curve),
                 },
             )
-            for lesson, gate, curve in zip(lessons, gates, trained.curves, strict=True)
+            for lesson, gate, change, curve in zip(lessons, gates, changes, trained.curves, strict=True)
         ]
 
     def load(self, paths: Sequence[Path]) -> Erased:
@@ -79,12 +82,13 @@ class Pinpoint(Method):
 
     def size(self, pipe: Any, config: TrainingConfig, concepts: int) -> int:
         """Returns the bytes of so many gates, float32."""
+        from cpe.methods.pinpoint.embedding import reaches
         from cpe.models.families.table import sites_of
         from cpe.models.sites import widths_of
 
         gate, widths = config.gate, [widths_of(module) for module in sites_of(pipe).values()]
         width = widths[0][1]
-        adapters = sum(gate.adapter_rank * (width + out) for out, _ in widths)
+        adapters = sum(gate.adapter_rank * (width * (2 if reaches(pipe) else 1) + out) for out, _ in widths)
         return 4 * concepts * (2 * width * gate.gate_rank + width + adapters)
 
     def curves(self, config: Mapping[str, Any], losses: Sequence[Mapping[str, Any]]) -> list[Curve]:

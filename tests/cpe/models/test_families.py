@@ -19,7 +19,7 @@ from cpe.models.loading import load_pipeline
 from cpe.models.padding import present
 from cpe.models.projections import BaseProjections
 from cpe.models.text import encode_prompts
-from cpe.terms.profiles import PROFILES, Profile
+from cpe.terms.profiles import Profile
 from helpers.tiny_transformers import DRAWING, FAMILIES, draw_tiny, shared_transformer, tiny_transformer
 
 PROMPT, LONGER = "a tiger on a tree", "a portrait of a tiger by an artist in the park"
@@ -233,11 +233,6 @@ def test_a_saved_model_is_loaded_drawn_and_erased_by_the_library(kind, tmp_path)
         after = [picture for _, picture in generate(pipe, jobs, profile)]
     assert all(a.tobytes() != b.tobytes() for a, b in zip(before, after, strict=True))
     assert [picture.tobytes() for _, picture in generate(pipe, jobs, profile)] == [b.tobytes() for b in before]
-
-
-def test_a_pipeline_that_draws_videos_says_so():
-    with pytest.raises(ValueError, match="draws videos"):
-        next(generate(shared_transformer("wan"), [PictureJob("0", PROMPT, 0)], PROFILES["quick"]))
 
 
 def test_two_networks_are_refused():

@@ -16,6 +16,7 @@ KEY_KEY = f"{ATTENTION}attention_module1.w_ks.weight"
 SCORE_KEY = f"{ATTENTION}gate.scaler.weight"
 SITE_PREFIX = "lora_unet_"
 DOWN, UP, ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
+CHANGE = "text_change"  # beside the released tensors: rows by projection, in the order of their keys
 DTYPES = ("F16", "BF16", "F32", "F64")
 LARGEST_MANIFEST_BYTES = 16 << 20
 Shapes = dict[str, tuple[int, ...]]  # by the tensor's name
@@ -53,7 +54,7 @@ def shapes_of(opened: Any, path: Path) -> Shapes:
     for name in opened.keys():  # noqa: SIM118
         known = opened.get_slice(name)
         shapes[name] = tuple(known.get_shape())
-        if name.startswith((SITE_PREFIX, ATTENTION)) and known.get_dtype() not in DTYPES:
+        if name.startswith((SITE_PREFIX, ATTENTION, CHANGE)) and known.get_dtype() not in DTYPES:
             raise GateFileError(f"{path}: {show(name)} is of dtype {known.get_dtype()}, not of {', '.join(DTYPES)}")
     return shapes
 
@@ -72,6 +73,7 @@ def keys_of(shapes: Shapes, path: Path) -> list[str]:
     expected |= {f"{key}{DOWN}": (count, width, adapter) for key in keys}
     expected |= {f"{key}{UP}": (count, adapter, _three(shapes, f"{key}{UP}", path)[2]) for key in keys}
     expected |= {name: () for key in keys if shapes.get(name := f"{key}{ALPHA}", (1,)) != (1,)}
+    expected |= {CHANGE: (count, len(keys) * adapter, width)} if CHANGE in shapes else {}
     for name, shape in expected.items():
         if shapes[name] != shape:
             raise GateFileError(f"{path}: {show(name)} has shape {show(shapes[name])}, expected {shape}")

@@ -11,7 +11,7 @@ stay unread.
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from cpe.methods.erased import check_header
 from cpe.methods.pinpoint.config import GateConfig
@@ -28,6 +28,7 @@ from cpe.methods.pinpoint.gates import Gates
 from cpe.methods.pinpoint.storage.checks import (
     ALPHA,
     ATTENTION,
+    CHANGE,
     DOWN,
     KEY_KEY,
     QUERY_KEY,
@@ -40,7 +41,6 @@ from cpe.methods.pinpoint.storage.checks import (
     module_path,
     shapes_of,
 )
-from cpe.models.sites import widths_of
 from wording.foreign import show, told
 
 
@@ -52,79 +52,31 @@ class LoadedGates:
         concepts: N names.
         sites: module paths of the projections, in the order of the gates' columns.
         gates: the parameters.
+        change: what each code adds to the text where that changes in place of keys and values, (N, L·S, D); None: the
+            file does not say.
     """
 
     concepts: tuple[str, ...]
     sites: tuple[str, ...]
     gates: Gates
+    change: Tensor | None = None
 
     def without(self, concepts: Collection[str]) -> "LoadedGates":
         """Returns the gates of all other concepts; there may be none left."""
         places = [place for place, name in enumerate(self.concepts) if name not in concepts]
         names = tuple(self.concepts[place] for place in places)
-        return LoadedGates(names, self.sites, self.gates[torch.tensor(places, dtype=torch.long)])
+        rows = torch.tensor(places, dtype=torch.long)
+        return LoadedGates(names, self.sites, self.gates[rows], None if self.change is None else self.change[rows])
 
 
-def check_alike(parts: Sequence[LoadedGates]) -> None:
-    """Refuses gates that cannot erase together.
+def to_tensors(gates: Gates, sites: Sequence[str], change: Tensor | None = None) -> dict[str, Tensor]:
+    """Returns gates in the released layout, ready for safetensors.
 
-    Raises:
-        GateFileError: none at all, two of different text width, or over different projections.
+    Args:
+        gates: N of them.
+        sites: module paths of their projections.
+        change: what each code adds to the text, (N, L·S, D).
     """
-    if not parts:
-        raise GateFileError("an eraser needs at least one gate")
-    first = parts[0]
-    for part in parts:
-        if part.gates.text_width != first.gates.text_width:
-            raise GateFileError(
-                f"the gate of {part.concepts[0]!r} expects text width {part.gates.text_width}, that of "
-                f"{first.concepts[0]!r} {first.gates.text_width}; gates of different base models cannot be merged"
-            )
-        widths = dict(zip(part.sites, part.gates.widths, strict=True))
-        if widths != dict(zip(first.sites, first.gates.widths, strict=True)):
-            odd = sorted(set(part.sites) ^ set(first.sites)) or ["widths differ"]
-            raise GateFileError(
-                f"the gate of {part.concepts[0]!r} has {len(part.sites)} projections, that of "
-                f"{first.concepts[0]!r} {len(first.sites)} ({odd[0]}); they belong to different base models"
-            )
-
-
-def check_fits(loaded: LoadedGates, projections: Mapping[str, nn.Module]) -> None:
-    """Refuses a pipeline's projections, by module path, that are not those of the gates.
-
-    Raises:
-        ValueError: they differ in text width, path or width.
-    """
-    found = {name: widths_of(module)[0] for name, module in projections.items()}
-    expected = dict(zip(loaded.sites, loaded.gates.widths, strict=True))
-    text_width = widths_of(next(iter(projections.values())))[1]
-    if text_width != loaded.gates.text_width:
-        raise ValueError(
-            f"gates expect text width {loaded.gates.text_width}, the pipeline has {text_width}; "
-            "were they trained for another base model?"
-        )
-    if found != expected:
-        odd = sorted(set(found.items()) ^ set(expected.items()))[0]
-        raise ValueError(
-            f"gates cover {len(expected)} projections, the pipeline has {len(found)}; they differ at "
-            f"{odd[0]} (width {odd[1]}); were they trained for another base model?"
-        )
-
-
-def check_width(loaded: LoadedGates, text: Tensor) -> None:
-    """Refuses text (..., D) of another width than the gates'.
-
-    Raises:
-        ValueError: the widths differ.
-    """
-    if text.shape[-1] != (width := loaded.gates.text_width):
-        raise ValueError(
-            f"gates expect text width {width}, got {text.shape[-1]}; were they trained for another text encoder?"
-        )
-
-
-def to_tensors(gates: Gates, sites: Sequence[str]) -> dict[str, Tensor]:
-    """Returns gates in the released layout, ready for safetensors."""
     rank = gates.config.adapter_rank
     tensors = {QUERY_KEY: gates.query, KEY_KEY: gates.key, SCORE_KEY: gates.score}
     downs, ups = gates.down.split(rank, dim=2), gates.up.split(list(gates.widths), dim=2)
@@ -133,6 +85,10 @@ def to_tensors(gates: Gates, sites: Sequence[str]) -> dict[str, Tensor]:
         tensors[f"{key}{DOWN}"] = down
         tensors[f"{key}{UP}"] = up
         tensors[f"{key}{ALPHA}"] = torch.tensor(gates.config.alpha)
+    if change is not None:
+        rows = dict(zip(sites, change.split(rank, dim=1), strict=True))
+        order = sorted(sites, key=lambda site: SITE_PREFIX + site.replace(".", "_"))  # as files are read
+        tensors[CHANGE] = torch.cat([rows[site] for site in order], dim=1)
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
@@ -184,6 +140,7 @@ def read_gates(path: Path) -> LoadedGates:
             keys = keys_of(shapes, path)
             wanted = [QUERY_KEY, KEY_KEY, SCORE_KEY, *(key + part for key in keys for part in (DOWN, UP))]
             wanted += [f"{key}{ALPHA}" for key in keys if f"{key}{ALPHA}" in shapes]
+            wanted += [CHANGE] if CHANGE in shapes else []
             # Cloned, or what is checked here would change when the file is written to.
             tensors = {name: opened.get_tensor(name).clone() for name in wanted}
     except GateFileError:
@@ -209,7 +166,9 @@ def _from_tensors(keys: list[str], tensors: dict[str, Tensor], metadata: dict[st
         down=torch.cat(downs, dim=2),
         up=torch.cat(ups, dim=2),
     )
-    return LoadedGates(_concepts(metadata, len(gates), path), tuple(module_path(key) for key in keys), gates)
+    return LoadedGates(
+        _concepts(metadata, len(gates), path), tuple(module_path(key) for key in keys), gates, tensors.get(CHANGE)
+    )
 
 
 def _config(keys: list[str], tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> GateConfig:
