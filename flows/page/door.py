@@ -33,7 +33,7 @@ HEADERS = [
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address.
 
-    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("::1"), is_loopback("0.0.0.0")
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("::1"), is_loopback("192.0.2.7")
     (True, True, True, False)
     """
     if host == "localhost":

@@ -54,7 +54,7 @@ RUN_ELSEWHERE = {  # command: the file that runs it, and how it stands there
     "cpe bench --model embedded": ("tests/project/test_benchmarks.py", '"bench"'),
     "cpe ui": ("Makefile", "$(BIN)/cpe ui"),
     "cpe ui emoji": ("tests/flows/test_page_browser.py", 'page_of(places, "few")'),
-    "cpe ui emoji --host 0.0.0.0": ("tests/flows/test_page_browser.py", 'page_of(places, "--host", "0.0.0.0"'),
+    "cpe ui emoji --host 192.0.2.7": ("tests/flows/test_page_browser.py", 'page_of(places, "--host", "0.0.0.0"'),
     "cpe ui cpe-emoji@champion --model ./my-sd14": ("tests/flows/test_page.py", '"cpe-few@champion", base_model='),
     "cpe watch --status": ("tests/tasks/test_attempts.py", '["watch", "--status"]'),
     ". work/stack/env": ("scripts/integration.py", ". {self.root}/env"),
