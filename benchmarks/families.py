@@ -13,6 +13,7 @@ over the depth, as fit into a budget, and its time is scaled to all by their wid
 import argparse
 import gc
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -54,6 +55,7 @@ def measure(
     """
     rows = []
     for name, shape in shapes.items():
+        print(f"{name} ...", file=sys.stderr, flush=True)
         row: dict[str, Any] = {"family": name, "form": "exact", "step_ratio": None, "once_ms": None, "step_ms": None}
         row |= _training(projections_of(shape), config, rounds, plain_gflop)
         gc.collect()

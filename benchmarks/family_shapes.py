@@ -90,25 +90,30 @@ def sizes_of(shape: FamilyShape) -> dict[str, tuple[int, int]]:
         return {name: widths_of(module) for name, module in find_projections(shape.built()).items()}
 
 
-def projections_of(shape: FamilyShape, seed: int = 0) -> BaseProjections:
+def projections_of(
+    shape: FamilyShape, seed: int = 0, *, exact: bool = False, dtype: torch.dtype = torch.float32
+) -> BaseProjections:
     """Returns a family's key and value projections with random weights, and nothing else of its network.
 
     The weights are uniform ±1/√D, as `nn.Linear` draws them; every error travels alike (c_l is 1/(T O_l L)), so that no
-    other matrix of the attentions is needed.
+    other matrix of the attentions is needed. M is its mean over such draws, Σ_l c_l O_l / 3D on the diagonal, unless it
+    is asked for: no step takes longer or shorter for it.
 
     Args:
         shape: the family's.
         seed: of the weights.
+        exact: whether M is computed.
+        dtype: of everything.
     """
     sizes = sizes_of(shape)
     generator = torch.Generator().manual_seed(seed)
     matrices = tuple(
-        torch.empty(size).uniform_(-(size[1] ** -0.5), size[1] ** -0.5, generator=generator) for size in sizes.values()
+        torch.empty(size, dtype=dtype).uniform_(-(size[1] ** -0.5), size[1] ** -0.5, generator=generator)
+        for size in sizes.values()
     )  # L of (O, D)
-    weights = torch.tensor([1 / (shape.tokens * len(sizes) * width) for width, _ in sizes.values()])
-    gram = torch.zeros(matrices[0].shape[1], matrices[0].shape[1])
-    for weight, matrix in zip(weights, matrices, strict=True):
-        gram.addmm_(matrix.T, matrix, alpha=weight.item())
-    return BaseProjections(
-        tuple(sizes), tuple(width for width, _ in sizes.values()), weights, matrices, gram, shape.tokens
-    )
+    widths, width = tuple(out for out, _ in sizes.values()), matrices[0].shape[1]
+    weights = torch.tensor([1 / (shape.tokens * len(sizes) * out) for out in widths], dtype=dtype)
+    gram = torch.eye(width, dtype=dtype) / (3 * width * shape.tokens)
+    if exact:
+        gram = sum((c * m.T @ m for c, m in zip(weights, matrices, strict=True)), torch.zeros_like(gram))
+    return BaseProjections(tuple(sizes), widths, weights, matrices, gram, shape.tokens)
