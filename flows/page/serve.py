@@ -1,7 +1,9 @@
 """The page's server: uvicorn on one address, the door before the page."""
 
 import os
+import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +70,7 @@ def serve(
     os.environ["GRADIO_TEMP_DIR"] = str(scratch)  # also what visitors send: gone with the page
     app = application(opened, scratch, token)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=END_S, ws="none")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the folder is taken away then too
     taken.listen()  # whoever comes from now on waits until the page answers
     ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
     uvicorn.Server(config).run(sockets=[taken])
