@@ -76,19 +76,18 @@ def pictures_alone(reference: str) -> list[Any]:
 def measure(reference: str, requests: int) -> list[dict[str, Any]]:
     """Returns a row a number of clients."""
     alone = pictures_alone(reference)
-    server = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "flows.cli.app", "serve", reference, "--port", "0", "--profile", "embedded"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        return [load(url, clients, requests, alone) for clients in CLIENTS]
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait()
+    ) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().strip()
+            return [load(url, clients, requests, alone) for clients in CLIENTS]
+        finally:
+            server.send_signal(signal.SIGTERM)
 
 
 def _pixels(png: bytes) -> Any:

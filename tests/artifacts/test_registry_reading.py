@@ -82,8 +82,10 @@ def loaded_by(database: Path, call: str) -> set[str]:
 
 
 def test_looking_loads_neither_mlflow_nor_boto3(database: Path) -> None:
-    assert not {"mlflow", "boto3", "botocore", "sqlalchemy"} & loaded_by(database, "models()")
-    assert "mlflow" in loaded_by(database, "has_files('cpe-foxes', 3)")
+    heavy = {"mlflow", "boto3", "botocore", "sqlalchemy"}
+    for call in ("models()", "champion('cpe-foxes')", "has_files('cpe-foxes', 3)"):
+        assert not heavy & loaded_by(database, call), call
+    assert heavy & loaded_by(database, "client.search_registered_models()"), "these would be seen"
 
 
 def test_a_locked_database_is_left_to_mlflow(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
