@@ -20,7 +20,7 @@ from cpe.embedded.pixels import to_tensor
 from cpe.embedded.scorer import ClipScorer, load_clip
 from cpe.metrics.moved import place_maps
 from cpe.models.loading import EMBEDDED_FOLDER
-from cpe.observers.base import Observer
+from cpe.observers.base import Missing, Observer
 from cpe.observers.people import NO_FACE, Recognition, identity_values
 
 BATCH = 128  # pictures looked at together
@@ -53,17 +53,25 @@ class EmbeddedPeople(Observer):
 
     Attributes:
         labels: whom it can recognise.
+
+    Args:
+        folder: of the classifier.
+
+    Raises:
+        Missing: there is none.
     """
 
     name = "identity"
 
-    def __init__(self) -> None:
-        self.identity = _hash_of(EMBEDDED_FOLDER / "identity" / "model.safetensors")
-        self.labels = people()
+    def __init__(self, folder: Path = EMBEDDED_FOLDER / "identity") -> None:
+        if not (folder / "model.safetensors").is_file():
+            raise Missing("The embedded model that is shipped draws no people yet (cpe/embedded/MODEL_CARD.md).")
+        self.identity = _hash_of(folder / "model.safetensors")
+        self.labels, self._folder = people(), folder
 
     @cached_property
     def _model(self) -> PictureClassifier:  # loaded when it looks first
-        return PictureClassifier.load(EMBEDDED_FOLDER / "identity")
+        return PictureClassifier.load(self._folder)
 
     def look(self, pictures: Sequence[Image], prompts: Sequence[str]) -> dict[str, NDArray]:
         """Returns who is on each picture: identity (P,), identity_score (P,), faces (P,)."""

@@ -17,7 +17,6 @@ lists = typer.Typer(no_args_is_help=True, help="Concept lists.")
 KINDS = {  # what is erased, on which base model: the shipped list that a new one is made from
     "noun": "emoji",
     "style": "emoji-styles",
-    "person": "people",
     "celebrity": "celebs",
     "artist": "artists",
     "explicit": "explicit",
@@ -51,7 +50,7 @@ def new(
     name: Annotated[str, typer.Argument(help="Of the list; its file is FOLDER/NAME.yaml.")],
     kind: Annotated[
         str | None,
-        typer.Option(help="noun, style, person (embedded model); celebrity, artist, explicit (Stable Diffusion)."),
+        typer.Option(help="noun, style (embedded model); celebrity, artist, explicit (Stable Diffusion)."),
     ] = None,
     erase: Annotated[list[str] | None, typer.Option("--erase", help="What to erase; several times.")] = None,
     keep: Annotated[list[str] | None, typer.Option("--keep", help="What must survive; several times.")] = None,
