@@ -75,6 +75,7 @@ embedded-model: setup  ## make the embedded model again from nothing (hours on 2
 	$(BIN)/python -m cpe.embedded.making.classifier $(MODEL)
 	$(BIN)/python -m cpe.embedded.making.identity $(MODEL)
 	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.making.unet $(MODEL)
+	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.making.distil $(MODEL)
 	$(BIN)/torchrun --nproc-per-node 2 --master-addr 127.0.0.1 -m cpe.embedded.making.autoencoder $(MODEL) --decoder-only
 	$(BIN)/python -m cpe.embedded.making.build $(MODEL)
 

@@ -35,12 +35,15 @@ SEEDS = 5
 
 def assemble(folder: Path, weights: Path) -> None:
     """Joins the trained parts into a pipeline folder."""
-    best_vae = folder / "vae-fine" if (folder / "vae-fine").exists() else folder / "vae"
+    best_vae, best_unet = (
+        folder / better if (folder / better).exists() else folder / plain
+        for better, plain in (("vae-fine", "vae"), ("unet-guided", "unet"))
+    )
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(best_vae),
         text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder"),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "clip"),
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+        unet=UNet2DConditionModel.from_pretrained(best_unet),
         scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,

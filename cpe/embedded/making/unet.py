@@ -144,18 +144,12 @@ def train(folder: Path, *, steps: int, batch: int, seed: int, peak_rate: float, 
 
     def loss_of(generator: torch.Generator) -> Tensor:
         chosen = pictures.draw(batch, generator)
-        clean = latents[chosen]
-        timestep = torch.randint(1000, (batch,), generator=generator)
-        noisy = torch.rand(batch, generator=generator) < NOISY_SHARE
-        timestep[noisy] = torch.randint(NOISY_FROM, 1000, (int(noisy.sum()),), generator=generator)
-        signal = levels[timestep].sqrt()[:, None, None, None]
-        noise_scale = (1 - levels[timestep]).sqrt()[:, None, None, None]
-        noise = torch.randn(clean.shape, generator=generator)
+        noisy, velocity, timestep = noised(latents[chosen], levels, generator)
         tokens = captions.draw(pictures.subjects[chosen], pictures.manners[chosen], generator)
         text = encoder(tokens).last_hidden_state  # (B, T, D)
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = compiled(signal * clean + noise_scale * noise, timestep, text).sample
-        return (predicted.float() - (signal * noise - noise_scale * clean)).square().mean()
+            predicted = compiled(noisy, timestep, text).sample
+        return (predicted.float() - velocity).square().mean()
 
     @torch.no_grad()
     def average(step: int) -> None:
@@ -178,6 +172,24 @@ def train(folder: Path, *, steps: int, batch: int, seed: int, peak_rate: float, 
         for name, module in averages.items():
             _save(module, folder / name)
     return seconds
+
+
+def noised(clean: Tensor, levels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns latents with noise (B, Z, 8, 8), the velocity to predict, and the timesteps (B,), in the shares above.
+
+    Args:
+        clean: latents (B, Z, 8, 8).
+        levels: share of the signal's energy at each timestep, (1000,).
+        generator: source of randomness.
+    """
+    batch = len(clean)
+    timestep = torch.randint(1000, (batch,), generator=generator)
+    chosen = torch.rand(batch, generator=generator) < NOISY_SHARE
+    timestep[chosen] = torch.randint(NOISY_FROM, 1000, (int(chosen.sum()),), generator=generator)
+    signal = levels[timestep].sqrt()[:, None, None, None]
+    noise_scale = (1 - levels[timestep]).sqrt()[:, None, None, None]
+    noise = torch.randn(clean.shape, generator=generator)
+    return signal * clean + noise_scale * noise, signal * noise - noise_scale * clean, timestep
 
 
 @torch.no_grad()
