@@ -7,13 +7,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from cpe.embedded.making.parts import PARTS
 from cpe.embedded.observers import EmbeddedPeople
 from cpe.embedded.people import people
 from cpe.lists.reading import ConceptListError, load_list, parse_list
 from cpe.observers.base import Missing
 from helpers.here import places_in
 from helpers.places import LISTS
+from scripts.embedded_parts import PARTS
 from tasks.prepare import check_list, prepare_concepts
 
 KEPT = PARTS / "lists"  # until the model that knows people is shipped

@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from cpe.embedded.classifier import PictureClassifier
-from cpe.embedded.making import parts
 from cpe.embedded.making.casting import FAMILY, GIVEN, compose_names, further_names
 from cpe.embedded.making.data import ANY_PERSON, Matches, Pictures, load_captions
 from cpe.embedded.making.looks import LARGE_PX, OPERATIONS
@@ -21,6 +20,7 @@ from cpe.embedded.people import LOOKS, NOBODY, all_people_captions, people, peop
 from cpe.embedded.subjects import NOUNS, STYLES
 from cpe.lists.reading import load_list
 from cpe.models.loading import EMBEDDED_FOLDER
+from scripts import embedded_parts as parts
 
 
 def test_names_are_shared_and_nobody_bears_anothers():
@@ -148,6 +148,7 @@ def test_parts_that_are_trained_come_back_as_they_were_kept(tmp_path):
     assert [str(path) for path in kept] == [
         "identity/model.safetensors",
         "text.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
         "vae/diffusion_pytorch_model.safetensors",
     ]
     for path in kept:
